@@ -1,0 +1,64 @@
+# Every target works by itself on a machine with make and Python 3.11 to 3.13; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first Python that is 3.11 to 3.13 and can make virtual environments.
+PYTHON := $(shell for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
+	&& { echo $$python; break; }; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+TENSORFLOW := $(shell sed -n 's/^tensorflow==/==/p' requirements.txt)
+WORKERS ?= 2
+
+.PHONY: help install reproduce test notebooks figures records bench lint format lab clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+install: $(INSTALLED)  ## make .venv and install everything (the GPU build too where nvidia-smi answers)
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "batchscape needs Python 3.11, 3.12 or 3.13 with venv; found: $$(python3 --version 2>&1 || echo none)" >&2; exit 2; fi
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@if nvidia-smi >/dev/null 2>&1; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "tensorflow[and-cuda]$(TENSORFLOW)"; fi
+	@touch $@
+
+reproduce: $(INSTALLED)  ## run the main job on the embedded digits: figures and verdicts under runs/quick/
+	$(BIN)/batchscape reproduce
+
+test: $(INSTALLED)  ## lint, then run every test and every notebook
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n $(WORKERS)
+	PROFILE=smoke $(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 notebooks
+
+notebooks: $(INSTALLED)  ## run the notebooks at quick profile and store their figures
+	PROFILE=quick $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-output-cell-tag keep_output notebooks/*.ipynb
+
+figures: $(INSTALLED)  ## draw figures/ from the committed records in figures/data/
+	$(BIN)/batchscape figures
+
+records: $(INSTALLED)  ## run the main job at paper profile (about half an hour) and commit its tables to figures/data/
+	$(BIN)/batchscape reproduce --profile paper --tables figures/data/digits
+
+bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleaved
+	$(BIN)/python benchmarks/training.py
+
+lint: $(INSTALLED)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lab: $(INSTALLED)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean:  ## remove the environment and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

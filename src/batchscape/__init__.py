@@ -1,0 +1,39 @@
+"""batchscape: what does batch size do? Sweep it in Keras, keep every run, and measure what it changed.
+
+Importing this package imports no TensorFlow, pandas, SciPy or Matplotlib; each name loads what it needs when it is
+first used. `dir(batchscape)` lists the public names.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Cell": "config",
+    "Grid": "config",
+    "Data": "data",
+    "epoch_order": "data",
+    "load_dataset": "data",
+    "make_dataset": "data",
+    "build_model": "models",
+    "fit_one": "train.fit",
+    "Record": "record",
+    "run_sweep": "sweep.run",
+    "load_results": "sweep.results",
+    "Store": "sweep.store",
+}
+"""Where each public name lives."""
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

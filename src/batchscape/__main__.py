@@ -1,0 +1,5 @@
+"""`python -m batchscape`."""
+
+from batchscape.cli import main
+
+main()

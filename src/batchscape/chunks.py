@@ -1,0 +1,53 @@
+"""Sums over all examples of a data set, chunk by chunk, inside a compiled function."""
+
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+CHUNK = 2048
+"""Examples per forward pass outside training; fixed, so that no run is validated with its own batch size."""
+
+
+def to_device(examples):
+    """Arrays as tensors that compiled functions hold on to."""
+    return keras.tree.map_structure(tf.convert_to_tensor, examples)
+
+
+def accumulate(function: Callable, start, examples, *, chunk: int = CHUNK):
+    """Add up what a function gives for the chunks of a data set.
+
+    Chunks have equal sizes. The last one may reach past the end: its surplus rows repeat the last example, and their
+    mask is False.
+
+    Args:
+        function: (x, y, mask) -> a tree of tensors like `start`; mask is bool, shape (rows,).
+        start: Zeros to add to.
+        examples: (x, y) tensors, shape (n, ...).
+        chunk: Largest number of examples at a time.
+
+    Returns:
+        The sums, a tree like `start`.
+    """
+    n = keras.tree.flatten(examples)[-1].shape[0]
+    n_chunks = math.ceil(n / chunk)
+    if n_chunks == 1:
+        return keras.tree.map_structure(tf.add, start, function(*examples, tf.ones(n, tf.bool)))
+    size = math.ceil(n / n_chunks)
+
+    def add_chunk(index, sums):
+        rows = index * size + tf.range(size)
+        x, y = keras.tree.map_structure(lambda array: tf.gather(array, tf.minimum(rows, n - 1)), examples)
+        return index + 1, keras.tree.map_structure(tf.add, sums, function(x, y, rows < n))
+
+    return tf.while_loop(lambda index, _: index < n_chunks, add_chunk, (0, start))[1]
+
+
+def masked_sum(values, mask):
+    """Σ of the values, shape (rows,), that the mask lets through, in float64.
+
+    By selection and not by multiplication: 0 × inf would let a surplus row in.
+    """
+    values = tf.cast(tf.reshape(values, [-1]), tf.float64)
+    return tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)))

@@ -1,0 +1,245 @@
+"""The command line: parse, call, print. Heavy imports happen inside the commands, so that `--help` is quick."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from batchscape import config
+from batchscape.errors import BatchscapeError, InvalidInput
+from batchscape.quiet import import_tensorflow
+
+app = typer.Typer(
+    name="batchscape",
+    help="What does batch size do? Sweep it in Keras and measure the path, the minimum, the clock and the memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Start with `batchscape reproduce`. Your own model: `--model module:function`.",
+)
+
+Store = Annotated[str, typer.Option(help="Folder of the runs; a relative one starts from the project.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; one a core by default.")]
+Executor = Annotated[str, typer.Option(help="auto, serial or processes.")]
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line and exit status 2."""
+    log = logging.getLogger("batchscape")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    try:
+        app()
+    except BatchscapeError as error:
+        print(f"batchscape: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("batchscape: interrupted; finished runs are kept, the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command(epilog="Example: `batchscape reproduce --profile quick`")
+def reproduce(
+    profile: Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or paper (half an hour).")] = "quick",
+    out: Annotated[
+        str | None, typer.Option(help="Folder for runs, tables and figures; runs/PROFILE by default.")
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="Write the tables to this folder as well.")] = None,
+    executor: Executor = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the main job: sweep the batch size on digits, measure the minima, judge the statements, draw the figures."""
+    config.get_profile(profile)
+    import_tensorflow()
+    from batchscape import reproduce as job
+    from batchscape.tables import Tables
+
+    done = job.reproduce(profile, out=out, executor=executor, workers=workers, show_progress=not quiet)
+    if tables:
+        Tables.load(done.tables).save(tables)
+    _print_verdicts(done.verdicts)
+    for file in done.figures.values():
+        print(file)
+
+
+@app.command(
+    epilog="Example: `batchscape sweep --batch-size 8,32,full --learning-rate 0.1 --seeds 6 --until-loss 0.01`"
+)
+def sweep(
+    dataset: Annotated[str, typer.Option("--dataset", "--data", help="Name, .npz file or module:function.")] = "digits",
+    model: Annotated[str, typer.Option(help="Name or module:function.")] = "mlp",
+    batch_size: Annotated[str, typer.Option(help="One or more sizes, such as 8,32,full.")] = "8,32,128",
+    learning_rate: Annotated[str | None, typer.Option(help="One or more rates, such as 0.05,0.1.")] = None,
+    lr_policy: Annotated[str, typer.Option(help="fixed, sqrt or linear in the batch size.")] = "fixed",
+    base_batch_size: Annotated[int, typer.Option(help="Batch size at which the policy leaves the rate alone.")] = 32,
+    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer; the compiled one, or sgd.")] = None,
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.0,
+    loss: Annotated[str | None, typer.Option(help="A Keras loss; the compiled one, or what the labels say.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget in epochs (10 if no budget is given).")] = None,
+    updates: Annotated[int | None, typer.Option(help="Budget in updates.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Budget in examples.")] = None,
+    until_loss: Annotated[float | None, typer.Option(help="Stop at this training loss.")] = None,
+    max_updates: Annotated[int, typer.Option(help="Give up on --until-loss after this many updates.")] = 20_000,
+    last_batch: Annotated[str, typer.Option(help="keep or drop the last partial batch.")] = "keep",
+    train_size: Annotated[int | None, typer.Option(help="Keep this many training examples.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, stock, dataset or fused.")] = "auto",
+    seeds: Annotated[int, typer.Option(help="Number of paired seeds, 0, 1, 2, ...")] = 3,
+    store: Store = "runs/sweep",
+    executor: Executor = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train over batch sizes and seeds; what the store already holds is not trained again."""
+    grid = config.Grid(
+        dataset=dataset,
+        model=model,
+        batch_size=[_batch_size(item) for item in _items("batch-size", batch_size)],
+        learning_rate=[_number("learning-rate", item) for item in _items("learning-rate", learning_rate)]
+        if learning_rate is not None
+        else None,
+        lr_policy=lr_policy,
+        base_batch_size=base_batch_size,
+        optimizer=optimizer,
+        optimizer_options={"momentum": momentum} if momentum else {},
+        weight_decay=weight_decay,
+        loss=loss,
+        epochs=epochs,
+        updates=updates,
+        examples=examples,
+        until_loss=until_loss,
+        max_updates=max_updates,
+        last_batch=last_batch,
+        train_size=train_size,
+        engine=engine,
+        seed=range(_at_least_one("seeds", seeds)),
+    )
+    import_tensorflow()
+    from batchscape.sweep.run import run_sweep
+
+    frame = run_sweep(grid, store=store, executor=executor, workers=workers, show_progress=not quiet)
+    _print_runs(frame)
+    if (frame["status"] == "FAILED").any():
+        sys.exit(1)
+
+
+@app.command(epilog="Example: `batchscape results runs/sweep --csv > runs.csv`")
+def results(
+    store: Annotated[str, typer.Argument(help="Folder of the runs.")] = "runs/sweep",
+    csv: Annotated[bool, typer.Option("--csv", help="All columns as CSV.")] = False,
+    curves: Annotated[bool, typer.Option("--curves", help="One row an evaluation instead of one row a run.")] = False,
+) -> None:
+    """Print the runs of a store."""
+    from batchscape.sweep.results import load_results
+
+    frame = load_results(store, curves=curves)
+    if frame.empty:
+        raise InvalidInput(f"{store} holds no runs yet; start with: batchscape sweep --store {store}")
+    if csv or curves:
+        frame.to_csv(sys.stdout, index=False)
+    else:
+        _print_runs(frame)
+
+
+@app.command(epilog="Example: `batchscape landscape runs/sweep --between 8 full`")
+def landscape(
+    store: Annotated[str, typer.Argument(help="Folder of the runs.")] = "runs/sweep",
+    between: Annotated[tuple[str, str], typer.Option(help="Two batch sizes; every paired seed gives a line.")] = (
+        "",
+        "",
+    ),
+    learning_rate: Annotated[float | None, typer.Option(help="Runs at this rate, where the store has several.")] = None,
+    points: Annotated[int, typer.Option(help="Points on each line, from α = −1 to 2.")] = 61,
+    out: Annotated[str | None, typer.Option(help="Folder for the figure; STORE/figures by default.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw loss and accuracy on the lines between the minima of two batch sizes, seeds paired."""
+    if not all(between):
+        raise InvalidInput("landscape needs two batch sizes, such as: --between 8 full. Received: none")
+    ends = [_batch_size(item) for item in between]
+    _at_least_one("points", points)
+    from batchscape.sweep.store import Store as RunStore
+
+    runs = RunStore(store).require()
+    import_tensorflow()
+    from batchscape import landscape as lines
+
+    found = lines.lines_between(runs, *ends, learning_rate=learning_rate, points=points, show_progress=not quiet)
+    print(lines.summarise_barriers(found))
+    print(lines.draw_lines(found, out or runs.path / "figures", store=runs))
+
+
+@app.command(epilog="Example: `batchscape claims C42 --tables figures/data/digits`")
+def claims(
+    ids: Annotated[list[str] | None, typer.Argument(help="Statements, such as C42; all of them by default.")] = None,
+    tables: Annotated[str, typer.Option(help="Folder with the tables of a study.")] = "figures/data/digits",
+) -> None:
+    """Print what the records say of the statements in the register."""
+    from batchscape.judge import claims as register
+    from batchscape.tables import Tables
+
+    _print_verdicts(register.verdicts(Tables.load(tables).runs, ids))
+
+
+@app.command(epilog="Example: `batchscape figures`")
+def figures(
+    tables: Annotated[str, typer.Option(help="Folder with the tables of a study.")] = "figures/data/digits",
+    out: Annotated[str, typer.Option(help="Folder for the figures.")] = "figures",
+) -> None:
+    """Draw the figures from the committed tables."""
+    from batchscape.draw import gallery
+
+    for file in gallery.draw_all(tables, out).values():
+        print(file)
+
+
+def _items(name: str, text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise InvalidInput(f"--{name} needs at least one value. Received: {text!r}")
+    return items
+
+
+def _batch_size(text: str) -> int | str:
+    if text == "full":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(f'A batch size must be an integer ≥ 1 or "full". Received: {text!r}') from None
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(f"--{name} must be a number. Received: {text!r}") from None
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise InvalidInput(f"--{name} must be an integer ≥ 1. Received: {value}")
+    return value
+
+
+def _print_runs(frame) -> None:
+    """One line for each batch size and rate: how many runs ended how, and means over seeds."""
+    from batchscape.sweep.results import summarise
+
+    print(summarise(frame).to_string(index=False))
+
+
+def _print_verdicts(verdicts) -> None:
+    from rich import box, console, table
+
+    shown = table.Table("id", "statement", "verdict", "evidence (large ÷ small batch, 95 % interval)", box=box.SIMPLE)
+    for item in verdicts:
+        evidence = item.evidence or "\n".join(f"{item.claim.label}: {comparison}" for comparison in item.comparisons)
+        shown.add_row(item.claim.id, item.claim.statement, item.word, evidence)
+    width = None if sys.stdout.isatty() else 160
+    console.Console(width=width).print(shown)
+    print(f"({verdicts[0].data})")

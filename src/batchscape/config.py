@@ -1,0 +1,381 @@
+"""What to run: one training run (`Cell`), many of them (`Grid`), and the sizes of the main job (`PROFILES`)."""
+
+import dataclasses
+import itertools
+import json
+import math
+import numbers
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from batchscape.errors import InvalidInput, unknown_name
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_5k")
+MODELS = ("mlp", "cnn", "lenet", "keskar_f1")
+OPTIMIZERS = (
+    "sgd",
+    "adam",
+    "adamw",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "adamax",
+    "nadam",
+    "ftrl",
+    "lion",
+    "lamb",
+    "muon",
+)
+ENGINES = ("auto", "stock", "dataset", "fused")
+LR_POLICIES = {"fixed": 0.0, "sqrt": 0.5, "linear": 1.0}
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+LAST_BATCH = ("keep", "drop")
+BUDGETS = ("epochs", "updates", "examples", "until_loss")
+ARRAYS = "arrays"
+"""Dataset name of a cell whose data were handed over as arrays."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training run, completely described.
+
+    Exactly one of `epochs`, `updates`, `examples` and `until_loss` is the budget; 10 epochs when none is given.
+
+    Attributes:
+        dataset: A name in `DATASETS`, the path of an `.npz` file in the layout of Keras' `mnist.npz`,
+            or `"package.module:function"`.
+        train_size: Number of training examples to keep (stratified), or None for all of them.
+        model: A name in `MODELS` or `"package.module:function"`.
+        optimizer: A name in `OPTIMIZERS`; None for the optimizer of a compiled model, else `"sgd"`.
+        optimizer_options: Further arguments of the Keras optimizer, such as `{"momentum": 0.9}`.
+        learning_rate: Learning rate at `base_batch_size`; None for the one the optimizer has by itself.
+        lr_policy: How the rate follows the batch size B: `"fixed"`, `"sqrt"` (× √(B / base)) or `"linear"` (× B / base).
+        base_batch_size: The batch size at which the policy leaves the rate as it is.
+        batch_size: Examples per parameter update, int ≥ 1, or `"full"` for all training examples.
+        last_batch: `"keep"` the last partial batch of an epoch, as `model.fit` does, or `"drop"` it.
+        epochs: Budget in passes over the training examples, > 0.
+        updates: Budget in parameter updates, int ≥ 1.
+        examples: Budget in training examples processed, int ≥ 1.
+        until_loss: Stop when the loss on the whole training set, at fixed weights, is at most this.
+        max_updates: With `until_loss`, give up after this many updates.
+        loss: Name of a Keras loss; None for the loss of the model or of the data.
+        metrics: Names of Keras metrics that are means over examples; `"accuracy"` fits itself to the labels.
+        weight_decay: Decoupled weight decay of the Keras optimizer, ≥ 0.
+        initial_weights: Hash of a run in the same store whose final weights are the start; None for a fresh start.
+        precision: A Keras dtype policy.
+        engine: How `model.fit` is fed; see `batchscape.train.engine`.
+        evaluate_every: Epochs between evaluations at fixed weights, > 0.
+        seed: Seed of the initial weights and of the sample order, int ≥ 0.
+
+    Raises:
+        InvalidInput: If a value is not admissible; the message ends with what was received.
+    """
+
+    dataset: str = "digits"
+    train_size: int | None = None
+    model: str = "mlp"
+    optimizer: str | None = None
+    optimizer_options: tuple[tuple[str, Any], ...] = ()
+    learning_rate: float | None = None
+    lr_policy: str = "fixed"
+    base_batch_size: int = 32
+    batch_size: int | str = 32
+    last_batch: str = "keep"
+    epochs: float | None = None
+    updates: int | None = None
+    examples: int | None = None
+    until_loss: float | None = None
+    max_updates: int = 20_000
+    loss: str | None = None
+    metrics: tuple[str, ...] = ("accuracy",)
+    weight_decay: float = 0.0
+    initial_weights: str | None = None
+    precision: str = "float32"
+    engine: str = "auto"
+    evaluate_every: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _normalise(self)
+        _check_names(self)
+        _check_numbers(self)
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The kind of the budget and its amount, such as `("epochs", 10)`."""
+        return next((kind, getattr(self, kind)) for kind in BUDGETS if getattr(self, kind) is not None)
+
+    def resolve_batch_size(self, n_train: int) -> int:
+        """Examples per update on a training set of `n_train` examples; `"full"` is all of them."""
+        if self.batch_size == "full":
+            return n_train
+        if self.batch_size > n_train:
+            raise InvalidInput(
+                f'batch_size must be at most the number of training examples, {n_train}; use "full" for all of them. '
+                f"Received: batch_size={self.batch_size}"
+            )
+        return self.batch_size
+
+    def scale_learning_rate(self, learning_rate: float, batch_size: int) -> float:
+        """The rate at `batch_size` under the policy of this cell."""
+        return learning_rate * (batch_size / self.base_batch_size) ** LR_POLICIES[self.lr_policy]
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, the same text for equal cells."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**json.loads(text))
+
+
+def _normalise(cell: Cell) -> None:
+    """Give equal cells equal fields: tuples for lists, plain ints and floats for NumPy's, one budget."""
+    put = lambda name, value: object.__setattr__(cell, name, value)  # noqa: E731 (the only way into a frozen dataclass)
+    options = cell.optimizer_options
+    pairs = options.items() if isinstance(options, Mapping) else [tuple(pair) for pair in options]
+    put("optimizer_options", tuple(sorted((str(name), _plain(value)) for name, value in pairs)))
+    put("metrics", (cell.metrics,) if isinstance(cell.metrics, str) else tuple(cell.metrics))
+    for field in dataclasses.fields(cell):
+        if field.name not in ("optimizer_options", "metrics"):
+            put(field.name, _plain(getattr(cell, field.name)))
+    for name in ("learning_rate", "epochs", "until_loss", "weight_decay", "evaluate_every"):
+        value = getattr(cell, name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            put(name, float(value))
+    given = [kind for kind in BUDGETS if getattr(cell, kind) is not None]
+    if len(given) > 1:
+        received = ", ".join(f"{kind}={getattr(cell, kind)!r}" for kind in given)
+        raise InvalidInput(f"Exactly one of {', '.join(BUDGETS)} may be the budget. Received: {received}")
+    if not given:
+        put("epochs", 10.0)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number that JSON knows."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def _check_names(cell: Cell) -> None:
+    for name, known in (
+        ("lr_policy", LR_POLICIES),
+        ("last_batch", LAST_BATCH),
+        ("engine", ENGINES),
+        ("precision", PRECISIONS),
+    ):
+        if getattr(cell, name) not in known:
+            raise unknown_name(name, getattr(cell, name), known)
+    for name, known in (("dataset", DATASETS), ("model", MODELS)):
+        value = getattr(cell, name)
+        if not isinstance(value, str) or not value:
+            raise InvalidInput(f'{name} must be a name or "package.module:function". Received: {name}={value!r}')
+        if value not in known and ":" not in value and not value.endswith(".npz") and value != ARRAYS:
+            raise unknown_name(name, value, known)
+    if cell.optimizer is not None:
+        object.__setattr__(cell, "optimizer", str(cell.optimizer).lower())
+        if cell.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", cell.optimizer, OPTIMIZERS)
+
+
+def _check_numbers(cell: Cell) -> None:
+    if cell.batch_size != "full":
+        if isinstance(cell.batch_size, str):
+            raise InvalidInput(f'batch_size must be an integer ≥ 1 or "full". Received: batch_size={cell.batch_size!r}')
+        _require_integer(cell, "batch_size", 1)
+    for name, least in (("base_batch_size", 1), ("max_updates", 1), ("seed", 0)):
+        _require_integer(cell, name, least)
+    for name in ("train_size", "updates", "examples"):
+        if getattr(cell, name) is not None:
+            _require_integer(cell, name, 1)
+    for name in ("learning_rate", "epochs", "until_loss"):
+        if getattr(cell, name) is not None:
+            _require_number(cell, name, "> 0", operator.gt)
+    _require_number(cell, "evaluate_every", "> 0", operator.gt)
+    _require_number(cell, "weight_decay", "≥ 0", operator.ge)
+
+
+def _require_integer(cell: Cell, name: str, least: int) -> None:
+    value = getattr(cell, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} must be an integer ≥ {least}. Received: {name}={value!r}")
+
+
+def _require_number(cell: Cell, name: str, bound: str, compare) -> None:
+    value = getattr(cell, name)
+    if (
+        not isinstance(value, numbers.Real)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or not compare(value, 0)
+    ):
+        raise InvalidInput(f"{name} must be a finite number {bound}. Received: {name}={value!r}")
+
+
+class Grid(Sequence):
+    """Cells as the product of axes; any field of `Cell` may be one value or several.
+
+    Cells come in the order of the axes as written, the last one fastest. Grids add up: `fixed + scaled`.
+
+    Example:
+        >>> grid = Grid(batch_size=[8, 32], learning_rate=0.1, seed=range(3))
+        >>> len(grid), grid[0].batch_size, grid[-1].seed
+        (6, 8, 2)
+        >>> len(grid + Grid(batch_size="full", seed=range(3)))
+        9
+    """
+
+    def __init__(self, cells: Iterable[Cell] | None = None, /, **axes: Any):
+        if cells is not None and axes:
+            raise InvalidInput("A Grid is made of cells or of axes, not of both.")
+        unique = dict.fromkeys(_product(axes) if cells is None else cells)
+        if not unique:
+            raise InvalidInput("A grid needs at least one cell. Received: none")
+        self.cells = tuple(unique)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index):
+        return self.cells[index]
+
+    def __add__(self, other: "Grid") -> "Grid":
+        return Grid([*self, *other])
+
+    def __repr__(self) -> str:
+        varying = {
+            field.name: list(dict.fromkeys(getattr(cell, field.name) for cell in self))
+            for field in dataclasses.fields(Cell)
+            if len({getattr(cell, field.name) for cell in self}) > 1
+        }
+        return f"Grid of {len(self)} cells: " + ", ".join(f"{name} in {values}" for name, values in varying.items())
+
+
+_PLAIN_SEQUENCES = ("metrics", "optimizer_options")
+"""Fields of a cell that are themselves sequences: an axis of these is a list of sequences or mappings."""
+
+
+def _product(axes: Mapping[str, Any]) -> Iterator[Cell]:
+    fields = {field.name for field in dataclasses.fields(Cell)}
+    for name in axes:
+        if name not in fields:
+            raise unknown_name("field of Cell", name, fields)
+    columns = {name: _values(name, value) for name, value in axes.items()}
+    for name, values in columns.items():
+        if not values:
+            raise InvalidInput(f"An axis needs at least one value. Received: {name}=[]")
+    for combination in itertools.product(*columns.values()):
+        yield Cell(**dict(zip(columns, combination, strict=True)))
+
+
+def _values(name: str, value: Any) -> list:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        return [value]
+    values = list(value)
+    if name in _PLAIN_SEQUENCES and not any(isinstance(item, (Mapping, tuple, list)) for item in values):
+        return [tuple(values)]
+    return values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How large the main job is.
+
+    The job trains `model` on `dataset` until the training loss is at most `until_loss`, at a fixed learning rate over
+    `batch_sizes` and at fixed η/B over every family in `families`, then measures the minima.
+
+    Attributes:
+        name: `"smoke"`, `"quick"` or `"paper"`.
+        seeds: Number of paired seeds.
+        batch_sizes: Batch sizes of the stratum with a fixed rate.
+        learning_rate: That rate, η.
+        families: For the stratum with a fixed η/B, tuples of (batch size, learning rate) pairs of equal ratio.
+        until_loss: Training loss at which runs stop.
+        max_updates: Updates after which a run is given up.
+        train_size: Training examples to keep, or None for all.
+        n_probes: Random probes of each trace of the Hessian.
+        n_alphas: Points on each line between two minima.
+    """
+
+    name: str
+    seeds: int
+    batch_sizes: tuple[int | str, ...]
+    learning_rate: float
+    families: tuple[tuple[tuple[int, float], ...], ...]
+    until_loss: float
+    max_updates: int
+    dataset: str = "digits"
+    train_size: int | None = None
+    model: str = "mlp"
+    n_probes: int = 64
+    n_alphas: int = 61
+
+    def grid(self) -> Grid:
+        """The cells of the main job, both strata, each run once."""
+        pairs = [(batch_size, self.learning_rate) for batch_size in self.batch_sizes]
+        pairs += [pair for family in self.families for pair in family]
+        return Grid(
+            Cell(
+                dataset=self.dataset,
+                train_size=self.train_size,
+                model=self.model,
+                optimizer="sgd",
+                learning_rate=learning_rate,
+                batch_size=batch_size,
+                until_loss=self.until_loss,
+                max_updates=self.max_updates,
+                seed=seed,
+            )
+            for batch_size, learning_rate in dict.fromkeys(pairs)
+            for seed in range(self.seeds)
+        )
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="smoke",
+            seeds=2,
+            batch_sizes=(8, 32, "full"),
+            learning_rate=0.2,
+            families=(((8, 0.2), (32, 0.8)),),
+            until_loss=0.5,
+            max_updates=400,
+            train_size=320,
+            n_probes=4,
+            n_alphas=7,
+        ),
+        Profile(
+            name="quick",
+            seeds=6,
+            batch_sizes=(8, 32, 128, 320, "full"),
+            learning_rate=0.1,
+            families=(((8, 0.025), (32, 0.1), (128, 0.4)), ((8, 0.1), (32, 0.4), (64, 0.8))),
+            until_loss=0.01,
+            max_updates=20_000,
+        ),
+        Profile(
+            name="paper",
+            seeds=10,
+            batch_sizes=(4, 8, 16, 32, 64, 128, 320, 640, "full"),
+            learning_rate=0.1,
+            families=(
+                ((8, 0.025), (16, 0.05), (32, 0.1), (64, 0.2), (128, 0.4)),
+                ((4, 0.05), (8, 0.1), (16, 0.2), (32, 0.4), (64, 0.8)),
+            ),
+            until_loss=0.01,
+            max_updates=20_000,
+            n_probes=128,
+            n_alphas=121,
+        ),
+    )
+}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name."""
+    if name not in PROFILES:
+        raise unknown_name("profile", name, PROFILES)
+    return PROFILES[name]

@@ -1,0 +1,1 @@
+"""Pictures of results; each function takes a table and axes, and never trains or loads TensorFlow."""

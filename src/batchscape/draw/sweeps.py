@@ -1,0 +1,84 @@
+"""Figures of a sweep: what the batch size did to training, and to the curvature where it ended."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from batchscape.draw import style
+from batchscape.judge import strata
+from batchscape.judge.stats import mean_interval
+
+TRAINING_PANELS = {
+    "epoch": "epochs to the target",
+    "updates": "updates to the target",
+    "seconds": "training time to the target [s]",
+    "best_val_loss": "smallest validation loss [nats]",
+    "test_accuracy": "test accuracy at the target",
+    "distance": r"distance $\|w - w_0\|_2$",
+}
+
+CURVATURE_PANELS = {
+    "lambda_max": r"largest Hessian eigenvalue $\lambda_{\max}$",
+    "trace": "trace of the Hessian",
+}
+
+LOGARITHMIC = ("epoch", "updates", "seconds", "lambda_max", "trace")
+
+
+def against_batch_size(ax: Axes, runs: pd.DataFrame, quantity: str, *, label: str, log: bool = False) -> Axes:
+    """A quantity against batch size, one curve a family: fixed η, or fixed η/B.
+
+    Draws the mean over seeds (geometric where the axis is logarithmic), its 95 % interval (Student t) as a band, and
+    the seeds as faint dots when there are at most 12.
+
+    Args:
+        ax: Where to draw.
+        runs: One row a run, with `batch`, `learning_rate`, `seed` and the quantity.
+        quantity: The column.
+        label: Text of the axis, with its unit.
+        log: Whether the axis is logarithmic.
+
+    Returns:
+        The axes.
+    """
+    forward, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    families = strata.families(runs)
+    for kind, family in zip(style.KINDS, families, strict=False):
+        rows = family.runs.dropna(subset=[quantity])
+        summary = [mean_interval(forward(rows.loc[rows["batch"] == batch, quantity])) for batch in family.batches]
+        mean, low, high = back(np.array(summary, dtype=np.float64).T)
+        ax.fill_between(family.batches, low, high, color=kind["color"], alpha=0.15, linewidth=0)
+        ax.plot(family.batches, mean, label=f"fixed {family.label}", **kind)
+        if rows["seed"].nunique() <= 12:
+            ax.plot(rows["batch"], rows[quantity], ".", color=kind["color"], alpha=0.25, markersize=2.5, zorder=1)
+    if log:
+        style.log_axis(ax.yaxis)
+    style.batch_axis(ax, sorted(runs["batch"].unique()))
+    ax.set_ylabel(label)
+    return ax
+
+
+def training(runs: pd.DataFrame) -> Figure:
+    """Six panels: epochs, updates and seconds to the loss target, validation loss, test accuracy, distance."""
+    figure, axes = plt.subplots(2, 3, figsize=(style.PAGE, 4.2))
+    _panels(axes.ravel(), runs, TRAINING_PANELS)
+    return figure
+
+
+def curvature(runs: pd.DataFrame) -> Figure:
+    """Two panels: λ_max and trace of the Hessian of the training loss, where the runs ended."""
+    figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.7))
+    _panels(axes, runs, CURVATURE_PANELS)
+    return figure
+
+
+def _panels(axes: Sequence[Axes], runs: pd.DataFrame, panels: dict[str, str]) -> None:
+    reached = runs[runs["reached"].astype(bool)]
+    for ax, (quantity, label) in zip(axes, panels.items(), strict=True):
+        against_batch_size(ax, reached, quantity, label=label, log=quantity in LOGARITHMIC)
+    style.letter_panels(axes)
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(style.KINDS))

@@ -1,0 +1,1 @@
+"""Verdicts: the register of statements, their decision rules, and the statistics behind them. No TensorFlow here."""

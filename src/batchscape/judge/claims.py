@@ -1,0 +1,241 @@
+"""The register of statements, and the verdict that records give each of them.
+
+A verdict is written once, here; notebooks, command line, report and README print it and nothing of their own.
+"""
+
+import dataclasses
+import functools
+import math
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
+from batchscape.errors import InvalidInput, unknown_name
+from batchscape.judge import strata
+from batchscape.judge.stats import PairedEffect, paired_effect
+
+SMALLEST_EFFECT = math.log(1.1)
+"""Smallest effect of interest: a ratio of 1.1. An interval within it on both sides says "no effect"."""
+
+SIGNIFICANCE = 0.05
+
+LOSS_TOLERANCE = 0.1
+"""Runs compared at matched training loss whose losses differ by more than this share are flagged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement of the register; `claims.toml` says what the fields of a rule mean."""
+
+    id: str
+    statement: str
+    articles: list[str]
+    prediction: str
+    exact: str = ""
+    quantity: str = ""
+    label: str = ""
+    predicted: str = ""
+    needs_target: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The largest batch size of a family against the smallest, seeds paired.
+
+    Attributes:
+        stratum, fixed: What is kept fixed, and at which value.
+        small, large: The two batch sizes.
+        ratio, low, high: Geometric mean of large / small with its 95 % interval.
+        p_value: Exact sign-flip test.
+        detectable: Smallest ratio (or its inverse) that would have shown.
+        n: Number of pairs compared.
+        left_out: Pairs that could not be compared, because a run diverged, failed or missed its target.
+        outcome: `"holds"`, `"reversed"`, `"no effect"` or `"not shown"`.
+        note: Flags, such as losses that do not match.
+    """
+
+    stratum: str
+    fixed: str
+    small: int
+    large: int
+    ratio: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float
+    n: int
+    left_out: int
+    outcome: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        if not self.n:
+            return f"{self.fixed}: no pair to compare ({self.left_out} left out)"
+        left_out = f", {self.left_out} left out" if self.left_out else ""
+        note = f"; {self.note}" if self.note else ""
+        return (
+            f"{self.fixed}, B {self.small} → {self.large}: × {self.ratio:.3g} "
+            f"[{self.low:.3g}, {self.high:.3g}], n = {self.n}{left_out}: {self.outcome}{note}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Verdict:
+    """What the records say of a statement.
+
+    Attributes:
+        claim: The statement.
+        word: `"holds"`, `"holds at fixed rate only"`, `"reversed"`, `"no effect"`, `"not shown"`, ... .
+        comparisons: The comparisons it rests on.
+        evidence: The evidence of an exact rule, in words.
+        data: The data set, the model and the budget.
+    """
+
+    claim: Claim
+    word: str
+    comparisons: tuple[Comparison, ...]
+    evidence: str
+    data: str
+
+    def __repr__(self) -> str:
+        lines = [f"{self.claim.id} {self.claim.statement}", f"  {self.word} ({self.data})"]
+        lines += [f"  {self.claim.label}: {comparison}" for comparison in self.comparisons]
+        return "\n".join(lines + ([f"  {self.evidence}"] if self.evidence else []))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self!r}</pre>"
+
+    @property
+    def summary(self) -> str:
+        """The evidence in one line."""
+        return self.evidence or "; ".join(map(str, self.comparisons))
+
+
+@functools.cache
+def register() -> dict[str, Claim]:
+    """All statements, by id."""
+    text = resources.files("batchscape.judge").joinpath("claims.toml").read_text(encoding="utf-8")
+    return {entry["id"]: Claim(**entry) for entry in tomllib.loads(text)["claim"]}
+
+
+def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
+    """The verdict that a table of runs gives a statement.
+
+    Args:
+        claim: A statement, or its id.
+        runs: One row a run: the frame of `load_results`, with the column that the rule of the statement names.
+
+    Returns:
+        A `Verdict`. "holds" without a condition needs both strata; "not shown" is a verdict.
+
+    Raises:
+        InvalidInput: For an unknown id, or runs without the column that the rule needs.
+    """
+    if isinstance(claim, str):
+        if claim not in register():
+            raise unknown_name("claim", claim, register())
+        claim = register()[claim]
+    if runs.empty:
+        raise InvalidInput(f"A verdict on {claim.id} needs runs. Received: none")
+    if claim.exact:
+        return _exact_verdict(claim, runs)
+    if claim.quantity not in runs:
+        raise InvalidInput(
+            f"A verdict on {claim.id} needs the column {claim.quantity!r}. Received: {list(runs.columns)}"
+        )
+    comparisons = tuple(_compare(claim, family) for family in strata.families(runs))
+    return Verdict(claim, _combine(comparisons), comparisons, "", describe(runs))
+
+
+def verdicts(runs: pd.DataFrame, claims: Iterable[str] | None = None) -> list[Verdict]:
+    """The verdicts on several statements, on the whole register by default."""
+    return [verdict(claim, runs) for claim in (claims or register())]
+
+
+def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
+    """Verdicts as a frame, one row a comparison."""
+    rows = []
+    for item in given:
+        shared = {"id": item.claim.id, "verdict": item.word, "statement": item.claim.statement, "data": item.data}
+        found = [dataclasses.asdict(comparison) for comparison in item.comparisons] or [{"note": item.evidence}]
+        rows += [{**shared, "quantity": item.claim.quantity or item.claim.exact, **row} for row in found]
+    return pd.DataFrame(rows)
+
+
+def _exact_verdict(claim: Claim, runs: pd.DataFrame) -> Verdict:
+    """C22: the number of updates an epoch is a count, so every run must have it exactly."""
+    done = runs[runs["status"] != "FAILED"]
+    keeps = done["last_batch"] == "keep"
+    expected = np.where(keeps, -(-done["n_train"] // done["batch"]), done["n_train"] // done["batch"])
+    right = int((done[claim.exact] == expected).sum())
+    word = "holds" if right == len(done) else "fails"
+    return Verdict(claim, word, (), f"{right} of {len(done)} runs have exactly this count", describe(runs))
+
+
+def _compare(claim: Claim, family: strata.Family) -> Comparison:
+    usable = family.runs["status"] == "COMPLETE"
+    if claim.needs_target:
+        usable &= family.runs["reached"] == True  # noqa: E712 (the column also holds None)
+    pairs = family.pairs(claim.quantity, usable)
+    logs = np.log(pairs[(pairs > 0).all(axis=1)]).replace([np.inf, -np.inf], np.nan).dropna()
+    place = (family.stratum, family.label, family.batches[0], family.batches[-1])
+    left_out = len(pairs) - len(logs)
+    if logs.empty:
+        return Comparison(*place, *(math.nan,) * 5, n=0, left_out=left_out, outcome="not shown")
+    effect = paired_effect((logs["large"] - logs["small"]).to_numpy())
+    return Comparison(
+        *place,
+        *(math.exp(value) for value in (effect.mean, effect.low, effect.high)),
+        p_value=effect.p_value,
+        detectable=math.exp(effect.detectable),
+        n=effect.n,
+        left_out=left_out,
+        outcome=_outcome(effect, claim.predicted),
+        note=_flag_losses(family, logs.index) if claim.needs_target else "",
+    )
+
+
+def _outcome(effect: PairedEffect, predicted: str) -> str:
+    """The rule: direction from interval and exact test together; absence only from an interval that is narrow enough."""
+    clear = effect.p_value <= SIGNIFICANCE and (effect.low > 0 or effect.high < 0)
+    if effect.low > -SMALLEST_EFFECT and effect.high < SMALLEST_EFFECT:
+        return "no effect"
+    if not clear:
+        return "not shown"
+    return "holds" if (effect.mean > 0) == (predicted == "larger") else "reversed"
+
+
+def _flag_losses(family: strata.Family, seeds) -> str:
+    """Whether runs that are compared at matched training loss really match."""
+    losses = family.pairs("train_loss").loc[seeds]
+    apart = (np.abs(np.log(losses["large"] / losses["small"])) > LOSS_TOLERANCE).sum()
+    return f"training losses differ by more than {LOSS_TOLERANCE:.0%} in {apart} pairs" if apart else ""
+
+
+def _combine(comparisons: Iterable[Comparison]) -> str:
+    """One word for a statement from what its two strata say; "holds" without a condition needs both."""
+    said: dict[str, str] = {}
+    for stratum in (strata.FIXED_RATE, strata.FIXED_RATIO):
+        outcomes = {comparison.outcome for comparison in comparisons if comparison.stratum == stratum}
+        said[stratum] = " / ".join(sorted(outcomes)) or "not measured"
+    at_rate, at_ratio = said.values()
+    if at_rate == at_ratio:
+        return at_rate
+    if at_rate == "holds":
+        return f"holds at {strata.FIXED_RATE} only ({at_ratio} at {strata.FIXED_RATIO})"
+    return f"{at_rate} at {strata.FIXED_RATE}, {at_ratio} at {strata.FIXED_RATIO}"
+
+
+def describe(runs: pd.DataFrame) -> str:
+    """Data, model and budget of a table of runs, in words."""
+    first = runs.iloc[0]
+    budget = {
+        "until_loss": f"until training loss ≤ {first['budget_amount']:g}",
+        "epochs": f"{first['budget_amount']:g} epochs",
+        "updates": f"{first['budget_amount']:g} updates",
+        "examples": f"{first['budget_amount']:g} examples",
+    }[first["budget"]]
+    return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, {budget}"

@@ -1,0 +1,172 @@
+"""What is minimised and what is counted: losses and metrics, one value an example.
+
+One value an example lets every mean be taken over examples, whatever the evaluation batch and its tail.
+"""
+
+import copy
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from batchscape.data import Data
+from batchscape.data.splits import class_labels, is_one_hot
+from batchscape.errors import InvalidInput, unknown_name
+
+_log = logging.getLogger("batchscape")
+
+_CROSSENTROPIES = {
+    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    "binary_crossentropy": keras.losses.BinaryCrossentropy,
+}
+
+
+def resolve_loss(
+    model: keras.Model, x, y: np.ndarray, requested: Any = None, *, fallback: str | None = None
+) -> keras.Loss:
+    """The loss to minimise: the requested one, else the compiled one, else the data's, else inferred from the labels.
+
+    A cross-entropy by name takes logits or probabilities according to the model's last activation.
+
+    Args:
+        model: A built Keras model with one output.
+        x: Inputs, shape (n, ...) or a tree of such arrays; a few are enough.
+        y: All targets, shape (n, ...).
+        requested: A Keras loss, its name, a function (y_true, y_pred), or None.
+        fallback: The loss that goes with the data, by name.
+
+    Returns:
+        A `keras.Loss` whose call is a mean over examples.
+
+    Raises:
+        InvalidInput: If nothing says what the loss is, or labels lie outside the model's outputs.
+    """
+    outputs = _predict_some(model, x)
+    chosen = requested or getattr(model, "loss", None) or fallback
+    if chosen is None:
+        chosen = _infer(y, outputs)
+        _log.info("loss: %s, inferred from the labels and the outputs of %s", chosen, model.name)
+    if isinstance(chosen, str):
+        dtype = "float64" if model.dtype == "float64" else None
+        loss = _from_name(chosen, from_logits=_gives_logits(model, outputs), dtype=dtype)
+    elif isinstance(chosen, keras.Loss):
+        loss = chosen
+    elif callable(chosen):
+        loss = keras.losses.LossFunctionWrapper(chosen, name=getattr(chosen, "__name__", None))
+    else:
+        raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
+    if "sparse" in loss.name and int(y.max()) >= outputs.shape[-1]:
+        raise InvalidInput(
+            f"Labels must lie in 0..{outputs.shape[-1] - 1} for a model with {outputs.shape[-1]} outputs. "
+            f"Received: a largest label of {int(y.max())}"
+        )
+    return loss
+
+
+def loss_of(model: keras.Model, data: Data, requested: Any = None) -> keras.Loss:
+    """The loss of a model on a data set; see `resolve_loss`."""
+    targets = np.concatenate([data.y_train, data.y_val, data.y_test])
+    return resolve_loss(model, data.x_train, targets, requested, fallback=data.meta["loss"])
+
+
+def _predict_some(model: keras.Model, x) -> np.ndarray:
+    outputs = model(keras.tree.map_structure(lambda array: array[:32], x), training=False)
+    if not hasattr(outputs, "shape"):
+        raise InvalidInput(f"The model must have one output. Received: {type(outputs).__name__} from {model.name}")
+    return keras.ops.convert_to_numpy(outputs)
+
+
+def _infer(y: np.ndarray, outputs: np.ndarray) -> str:
+    if class_labels(y) is None:
+        raise InvalidInput(
+            "These targets are not class labels, so the loss must be named: compile the model, or give loss=... "
+            '(--loss ...), such as "mean_squared_error". Received: no loss'
+        )
+    if outputs.shape[-1] == 1:
+        return "binary_crossentropy"
+    return "categorical_crossentropy" if is_one_hot(y) else "sparse_categorical_crossentropy"
+
+
+def _from_name(name: str, *, from_logits: bool, dtype: str | None) -> keras.Loss:
+    if name in _CROSSENTROPIES:
+        return _CROSSENTROPIES[name](from_logits=from_logits, dtype=dtype)
+    try:
+        found = keras.losses.get(name)
+    except ValueError:
+        raise unknown_name("loss", name, [key for key in vars(keras.losses) if key.islower() and "_" in key]) from None
+    return found if isinstance(found, keras.Loss) else keras.losses.LossFunctionWrapper(found, name=name, dtype=dtype)
+
+
+def _gives_logits(model: keras.Model, outputs: np.ndarray) -> bool:
+    """Whether a model ends without softmax or sigmoid, by its last layer, else by the values it gives."""
+    try:
+        last = model.outputs[0]._keras_history.operation
+    except (AttributeError, IndexError, TypeError):  # A subclassed model has no graph to look at.
+        last = None
+    if isinstance(last, keras.layers.Softmax):
+        return False
+    if hasattr(last, "activation"):
+        return getattr(last.activation, "__name__", "") not in ("softmax", "sigmoid")
+    if outputs.shape[-1] == 1:
+        return bool((outputs < 0).any() or (outputs > 1).any())
+    return not (bool((outputs >= 0).all()) and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+
+
+def example_losses(loss: keras.Loss, y, y_pred):
+    """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
+    each = copy.copy(loss)
+    each.reduction = None
+    return _one_each(each(y, y_pred))
+
+
+def _one_each(values):
+    return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
+
+
+def metric_functions(names: Sequence[str], model: keras.Model, x, y: np.ndarray) -> dict[str, Callable]:
+    """Functions (y_true, y_pred) -> one value an example, by name.
+
+    `"accuracy"` counts right classes, whatever form the labels have; it is left out where targets are no labels.
+
+    Args:
+        names: Names of Keras metrics that are means over examples.
+        model: A built Keras model.
+        x: Inputs, a few are enough.
+        y: Targets, shape (n, ...).
+    """
+    functions: dict[str, Callable] = {}
+    for name in names:
+        function = getattr(keras.metrics, name, None)
+        if name in ("accuracy", "acc"):
+            if y.dtype.kind in "iub" or is_one_hot(y):
+                functions["accuracy"] = _accuracy(model, x, one_hot=is_one_hot(y))
+        elif inspect.isfunction(function):
+            functions[name] = functools.partial(_example_metric, function)
+        else:
+            known = [key for key, value in vars(keras.metrics).items() if inspect.isfunction(value)]
+            raise unknown_name("metric", name, ["accuracy", *known])
+    return functions
+
+
+def _example_metric(function: Callable, y, y_pred):
+    return _one_each(function(y, y_pred))
+
+
+def _accuracy(model: keras.Model, x, *, one_hot: bool) -> Callable:
+    threshold = 0.0 if _gives_logits(model, _predict_some(model, x)) else 0.5
+
+    def accuracy(y, y_pred):
+        if y_pred.shape[-1] == 1:
+            predicted, y = y_pred > threshold, ops.reshape(y, ops.shape(y_pred))
+        else:
+            predicted = ops.argmax(y_pred, axis=-1)
+            y = ops.argmax(y, axis=-1) if one_hot else ops.reshape(y, ops.shape(predicted))
+        return _one_each(ops.cast(ops.cast(predicted, "int32") == ops.cast(y, "int32"), "float32"))
+
+    return accuracy

@@ -1,0 +1,186 @@
+"""Eigenvalues and trace of the Hessian of the mean loss, from Hessian-vector products alone."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from scipy import linalg
+
+from batchscape.errors import InvalidInput
+from batchscape.minima.objective import Objective
+from batchscape.record import Weights
+
+Products = Callable[[np.ndarray], np.ndarray]
+"""Maps vectors, shape (k, p), to their products with a symmetric matrix, shape (k, p)."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Eigenvalues:
+    """The largest eigenvalues of a symmetric operator.
+
+    Attributes:
+        values: Eigenvalues in falling order, float64, shape (k,).
+        vectors: Unit eigenvectors as rows, float64, shape (k, p).
+        residuals: ‖Hv − λv‖₂, measured, shape (k,).
+        converged: Whether each residual is at most the tolerance times the largest |λ|, bool, shape (k,).
+        n_products: Hessian-vector products spent.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    residuals: np.ndarray
+    converged: np.ndarray
+    n_products: int
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(
+            f"{value:.5g} ± {residual:.1g}" for value, residual in zip(self.values, self.residuals, strict=True)
+        )
+        note = "" if self.converged.all() else ", NOT converged"
+        return f"Eigenvalues({pairs}; {self.n_products} products{note})"
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceEstimate:
+    """A trace estimated from random probes.
+
+    Attributes:
+        mean: The estimate.
+        stderr: Its standard error, the standard deviation over probes divided by √n_probes.
+        n_probes: Number of probes.
+    """
+
+    mean: float
+    stderr: float
+    n_probes: int
+
+
+def hessian_eigenvalues(
+    f: Objective, weights: Weights, *, k: int = 1, tolerance: float = 1e-3, max_steps: int = 200, seed: int = 0
+) -> Eigenvalues:
+    """The k largest eigenvalues of the Hessian of the mean loss.
+
+    Args:
+        f: The objective.
+        weights: Where to take the Hessian.
+        k: How many eigenvalues, int in 1..p.
+        tolerance: Residual at which an eigenvalue counts as converged, relative to the largest |λ|.
+        max_steps: Lanczos steps at most.
+        seed: Seed of the start vector.
+
+    Returns:
+        `Eigenvalues`, in units of the loss per squared weight.
+
+    Example:
+        >>> import batchscape as bs
+        >>> data = bs.load_dataset("digits", train_size=100)
+        >>> f = Objective(bs.build_model("mlp", data, seed=0), data.x_train, data.y_train)
+        >>> top = hessian_eigenvalues(f, f.weights, k=2)
+        >>> bool(top.values[0] >= top.values[1]), bool(top.converged.all())
+        (True, True)
+    """
+    if not 1 <= k <= f.n_parameters:
+        raise InvalidInput(f"k must be an integer in 1..{f.n_parameters}, the number of parameters. Received: k={k}")
+    products = _products_at(f, weights)
+    return lanczos(products, f.n_parameters, k=k, tolerance=tolerance, max_steps=max_steps, seed=seed)
+
+
+def lanczos(
+    products: Products, n: int, *, k: int = 1, tolerance: float = 1e-3, max_steps: int = 200, seed: int = 0
+) -> Eigenvalues:
+    """The k largest eigenvalues of a symmetric operator, by Lanczos with full reorthogonalisation.
+
+    Builds H V = V T + β v eᵀ with T tridiagonal and stops when the residuals |β s_j| of the k largest eigenpairs (θ, s)
+    of T are small enough (Parlett 1998, The Symmetric Eigenvalue Problem, section 13.2). A multiple eigenvalue is found
+    once, unless the basis runs into an invariant subspace.
+
+    Args:
+        products: Maps vectors, shape (k, n), to their products with the operator.
+        n: Dimension.
+        k, tolerance, max_steps, seed: See `hessian_eigenvalues`.
+
+    Returns:
+        `Eigenvalues`; residuals are measured with k further products.
+    """
+    rng = np.random.default_rng(seed)
+    basis = [_unit(rng.normal(size=n))]
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    while True:
+        product = products(basis[-1][None])[0]
+        diagonal.append(float(basis[-1] @ product))
+        rest = _orthogonal_to(basis, product)
+        beta = float(np.linalg.norm(rest))
+        steps = len(diagonal)
+        values, states = linalg.eigh_tridiagonal(diagonal, off_diagonal)
+        top = values.argsort()[::-1][:k]
+        scale = np.abs(values).max()
+        small = np.abs(beta * states[-1, top]) <= tolerance * scale / 2
+        if steps == min(n, max_steps) or (steps >= k and small.all()):
+            break
+        if beta <= 1e-10 * scale:  # An invariant subspace: go on from a fresh direction.
+            rest, beta = _orthogonal_to(basis, rng.normal(size=n)), 0.0
+        basis.append(_unit(rest))
+        off_diagonal.append(beta)
+    vectors = states[:, top].T @ np.array(basis)
+    residuals = np.linalg.norm(products(vectors) - values[top, None] * vectors, axis=1)
+    return Eigenvalues(
+        values=values[top],
+        vectors=vectors,
+        residuals=residuals,
+        converged=residuals <= tolerance * scale,
+        n_products=steps + len(top),
+    )
+
+
+def hessian_trace(f: Objective, weights: Weights, *, n_probes: int = 64, seed: int = 0) -> TraceEstimate:
+    """The trace of the Hessian of the mean loss, with its standard error; see `hutchinson_trace`."""
+    return hutchinson_trace(_products_at(f, weights), f.n_parameters, n_probes=n_probes, seed=seed)
+
+
+def hutchinson_trace(products: Products, n: int, *, n_probes: int = 64, seed: int = 0) -> TraceEstimate:
+    """Estimate the trace of a symmetric operator from random probes.
+
+    tr H = E[zᵀHz] for z with independent entries ±1 (Hutchinson 1989, equation 5).
+
+    Args:
+        products: Maps vectors, shape (k, n), to their products with the operator.
+        n: Dimension.
+        n_probes: Number of probes, int ≥ 2 (two are needed for an error).
+        seed: Seed of the probes, int ≥ 0.
+
+    Returns:
+        A `TraceEstimate`, in the unit of the operator.
+
+    Raises:
+        InvalidInput: If `n_probes` < 2.
+
+    Example:
+        The probes see a diagonal operator exactly:
+
+        >>> hutchinson_trace(lambda z: z * [1.0, 2.0, 3.0], 3, n_probes=4)
+        TraceEstimate(mean=6.0, stderr=0.0, n_probes=4)
+    """
+    if n_probes < 2:
+        raise InvalidInput(f"n_probes must be an integer ≥ 2. Received: n_probes={n_probes}")
+    probes = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_probes, n))
+    samples = np.sum(probes * products(probes), axis=1)
+    return TraceEstimate(float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(n_probes)), n_probes)
+
+
+def _products_at(f: Objective, weights: Weights) -> Products:
+    if not all(np.isfinite(weight).all() for weight in weights):
+        raise InvalidInput("The Hessian needs finite weights. Received: NaN or infinity among them")
+    return lambda vectors: f.hessian_products(weights, vectors)
+
+
+def _orthogonal_to(basis: list[np.ndarray], vector: np.ndarray) -> np.ndarray:
+    """The part of a vector orthogonal to an orthonormal basis; twice is enough (Kahan, in Parlett 1998, section 6.9)."""
+    rows = np.array(basis)
+    for _ in range(2):
+        vector = vector - rows.T @ (rows @ vector)
+    return vector
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)

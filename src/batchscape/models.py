@@ -1,0 +1,203 @@
+"""What learns: a few named networks, and any `"package.module:function"`.
+
+The named networks end in logits, without a softmax, so that a loss near zero stays exact in float32.
+"""
+
+import contextlib
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import layers
+
+from batchscape import usercode
+from batchscape.config import MODELS
+from batchscape.data import Data
+from batchscape.errors import InvalidInput, UserCodeError, unknown_name
+
+
+def mlp(data: Data) -> keras.Model:
+    """Two hidden ReLU layers, 128 and 64 units, He-normal kernels and zero biases."""
+    return _classifier(
+        data,
+        layers.Flatten(),
+        layers.Dense(128, "relu", kernel_initializer="he_normal"),
+        layers.Dense(64, "relu", kernel_initializer="he_normal"),
+        layers.Dense(_num_outputs(data), kernel_initializer="he_normal"),
+    )
+
+
+def cnn(data: Data) -> keras.Model:
+    """Two 3×3 convolutions, 8 and 16 maps, ReLU, each followed by 2×2 max pooling."""
+    _require_images(data, "cnn", least=4)
+    return _classifier(
+        data,
+        layers.Conv2D(8, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(16, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(_num_outputs(data)),
+    )
+
+
+def lenet(data: Data) -> keras.Model:
+    """The LeNet of the Theano tutorial: 20 and 50 5×5 maps, 2×2 pooling, 500 units, tanh (431,080 parameters on MNIST)."""
+    _require_images(data, "lenet", least=16)
+    return _classifier(
+        data,
+        layers.Conv2D(20, 5, activation="tanh"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(50, 5, activation="tanh"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(500, "tanh"),
+        layers.Dense(_num_outputs(data)),
+    )
+
+
+def keskar_f1(data: Data) -> keras.Model:
+    """Net F1 of Keskar et al. 2017 (arXiv 1609.04836): five hidden layers of 512 units with BatchNorm and ReLU."""
+    hidden = [layer for _ in range(5) for layer in (layers.Dense(512), layers.BatchNormalization(), layers.ReLU())]
+    return _classifier(data, layers.Flatten(), *hidden, layers.Dense(_num_outputs(data)))
+
+
+BUILDERS: dict[str, Callable[[Data], keras.Model]] = dict(zip(MODELS, (mlp, cnn, lenet, keskar_f1), strict=True))
+
+
+def _classifier(data: Data, *stack: keras.Layer) -> keras.Model:
+    if not isinstance(data.x_train, np.ndarray):
+        raise InvalidInput("The named models take one input array; build your own model for several inputs.")
+    return keras.Sequential([keras.Input(data.x_train.shape[1:]), *stack])
+
+
+def _num_outputs(data: Data) -> int:
+    return data.meta["num_classes"] or int(np.prod(data.y_train.shape[1:]))
+
+
+def _require_images(data: Data, name: str, *, least: int) -> None:
+    shape = getattr(data.x_train, "shape", ())[1:]
+    if len(shape) != 3 or min(shape[:2]) < least:
+        raise InvalidInput(
+            f"Model {name!r} needs images of shape (height ≥ {least}, width ≥ {least}, channels). "
+            f"Received: inputs of shape {shape} from {data.meta['name']}"
+        )
+
+
+def find_builder(model: str | Callable) -> Callable:
+    """The function that builds a model, from its name, from `"package.module:function"`, or itself."""
+    if callable(model):
+        return model
+    if model in BUILDERS:
+        return BUILDERS[model]
+    if ":" in model:
+        return usercode.resolve(model, kind="model")
+    raise unknown_name("model", model, MODELS)
+
+
+def build_model(
+    model: str | Callable, data: Data, *, seed: int | None = None, precision: str | None = None
+) -> keras.Model:
+    """Build a Keras model for a data set; a model that is not built yet is built on one example.
+
+    Args:
+        model: A name in `config.MODELS`, `"package.module:function"`, or a function. Functions are called as
+            `build(data)` if they take an argument, else as `build()`, and return a Keras model, compiled or not.
+        data: The data set, for the shapes of inputs and outputs.
+        seed: Seed of the initial weights; None leaves the random state alone.
+        precision: A Keras dtype policy for its layers; None for the policy in force.
+
+    Returns:
+        A built `keras.Model`; the named ones are uncompiled.
+
+    Raises:
+        InvalidInput: For an unknown name, or data that do not fit a named model.
+        UserCodeError: If a user's function is missing, raises, or returns no model.
+    """
+    build = find_builder(model)
+    with _seeded(seed), _dtype_policy(precision):
+        if build in BUILDERS.values():
+            return build(data)
+        arguments = (data,) if usercode.takes_argument(build) else ()
+        built = usercode.call(build, *arguments, what="build")
+        if not isinstance(built, keras.Model):
+            raise UserCodeError(
+                f"build function {usercode.name_of(build)} must return a keras.Model. Received: {type(built).__name__}"
+            )
+        if not all(layer.built for layer in built._flatten_layers()):
+            example = keras.tree.map_structure(lambda array: array[:1], data.x_train)
+            usercode.call(built, example, what="model from the build")
+    return built
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seed Keras, and give Python and NumPy their own random states back afterwards."""
+    if seed is None:
+        yield
+        return
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state is the one Keras seeds)
+    try:
+        keras.utils.set_random_seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str | None) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """`model.set_weights`, with one clear line where the weights belong to another model."""
+    expected = [tuple(weight.shape) for weight in model.weights]
+    received = [np.shape(weight) for weight in weights]
+    if expected != received:
+        raise InvalidInput(f"Weights must have the shapes of {model.name}: {expected}. Received: {received}")
+    model.set_weights(weights)
+
+
+def fingerprint(model: keras.Model, build: Callable) -> str:
+    """A digest of a model's configuration and of the source of the function that built it.
+
+    Names that Keras numbers by how many layers the process has made (`dense_7`) do not count.
+    """
+    config = json.dumps(_configuration(model), sort_keys=True, default=str)
+    for position, layer in enumerate(model._flatten_layers()):
+        config = config.replace(f'"{layer.name}"', f'"layer {position}"')
+    source = "" if build in BUILDERS.values() else usercode.source_sha256(build)
+    return hashlib.sha256(f"{config}{source}".encode()).hexdigest()
+
+
+def _configuration(model: keras.Model):
+    shapes = [(list(weight.shape), weight.dtype) for weight in model.weights]
+    try:
+        config = model.get_config()
+    except NotImplementedError:  # A subclassed model without get_config: its layers, and its source, must do.
+        config = [_layer_configuration(layer) for layer in model._flatten_layers(include_self=False)]
+    return [shapes, _without_object_ids(config)]
+
+
+def _layer_configuration(layer: keras.Layer):
+    try:
+        return layer.get_config()
+    except NotImplementedError:
+        return type(layer).__qualname__
+
+
+def _without_object_ids(config):
+    if isinstance(config, dict):
+        return {key: _without_object_ids(value) for key, value in config.items() if key != "shared_object_id"}
+    if isinstance(config, (list, tuple)):
+        return [_without_object_ids(item) for item in config]
+    return config

@@ -1,0 +1,96 @@
+"""What one run leaves behind."""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from batchscape.config import Cell
+
+SCHEMA_VERSION = 1
+"""Version of the records on disk; raised when their meaning changes."""
+
+Weights = list[np.ndarray]
+"""What `model.get_weights()` returns."""
+
+
+class Status(enum.StrEnum):
+    """How a run ended."""
+
+    COMPLETE = "COMPLETE"
+    DIVERGED = "DIVERGED"
+    FAILED = "FAILED"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Record:
+    """One finished run.
+
+    Attributes:
+        cell: What was run.
+        hash: Name of the run: a digest of the cell, the data and the model.
+        status: `COMPLETE`; `DIVERGED` when a loss became NaN or infinite (a result too); `FAILED` when the run raised.
+        reason: Why a run diverged or failed, else "".
+        curves: One column a quantity, one value an evaluation, at fixed weights: `epoch`, `updates`, `examples`,
+            `seconds` (of training alone, compilation excluded), `train_loss`, `val_loss`, `test_loss` and the metrics
+            likewise, `distance` ‖w − w₀‖₂, `path_length` Σ‖w_{t+1} − w_t‖₂, `weight_norm` ‖w‖₂, `learning_rate`.
+        final: The same quantities where the run ended (with `until_loss`, at the first crossing), `reached` (whether the
+            loss target was reached, None without one), and `best_val_loss` with its epoch.
+        facts: What was found out on the way: batch size in examples, engine, XLA, parameters, compile seconds, ...
+        environment: Versions, processor and threads.
+        weights: Stages (`"initial"`, `"final"`, and with `until_loss` `"after_1"` to `"after_3"`) to weights.
+    """
+
+    cell: Cell
+    hash: str
+    status: Status
+    reason: str = ""
+    curves: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
+    final: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, Weights] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kind, amount = self.cell.budget
+        name = f"{self.cell.model} on {self.cell.dataset}, batch {self.cell.batch_size}, seed {self.cell.seed}"
+        if self.status is not Status.COMPLETE:
+            return f"Record({name}: {self.status}, {self.reason})"
+        ended = " ".join(f"{key} {self.final[key]:.4g}" for key in ("train_loss", "val_loss") if key in self.final)
+        return f"Record({name}: {kind} {amount:g}, {self.final['updates']} updates, {ended})"
+
+    def _repr_html_(self) -> str:
+        rows = {"status": self.status, **self.facts, **self.final}
+        shown = "".join(f"<tr><td>{key}</td><td>{_short(value)}</td></tr>" for key, value in rows.items())
+        return f"<table><caption>{self!r}</caption>{shown}</table>"
+
+
+def run_hash(cell: Cell, data_sha256: str, model_fingerprint: str) -> str:
+    """The name of a run, 16 hexadecimal digits: the same for the same cell, data, model and schema."""
+    named = "\n".join((str(SCHEMA_VERSION), cell.to_json(), data_sha256, model_fingerprint))
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Versions, processor and threads of this process."""
+    packages = ("tensorflow", "keras", "numpy", "batchscape")
+    return {
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "platform": f"{sys.platform} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or "all",
+    }

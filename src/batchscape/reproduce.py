@@ -1,0 +1,99 @@
+"""The main job: sweep the batch size, measure the minima, judge the statements, draw the figures."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from batchscape import config, paths
+from batchscape.draw import gallery
+from batchscape.judge import claims, strata
+from batchscape.landscape import lines_between
+from batchscape.minima.curvature import measure_curvature
+from batchscape.record import environment
+from batchscape.sweep.measure import measure_runs
+from batchscape.sweep.results import load_results
+from batchscape.sweep.run import run_sweep
+from batchscape.sweep.store import Store
+from batchscape.tables import Tables
+
+CURVE_POINTS = 48
+"""Evaluations of a run that its curve keeps in the tables, evenly spaced in the logarithm of the updates."""
+
+CURVE_COLUMNS = ("hash", "epoch", "updates", "train_loss", "val_loss", "test_accuracy", "distance")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Reproduction:
+    """What the main job found.
+
+    Attributes:
+        verdicts: The verdicts on the register.
+        figures: PNG files, by name.
+        tables: The folder with the tables behind both.
+    """
+
+    verdicts: list[claims.Verdict]
+    figures: dict[str, pathlib.Path]
+    tables: pathlib.Path
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.verdicts))
+
+
+def reproduce(
+    profile: str | config.Profile = "quick",
+    *,
+    out: str | os.PathLike | None = None,
+    executor: str = "auto",
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> Reproduction:
+    """Run the main job, or what is missing of it; a second call reads the store and takes seconds.
+
+    Args:
+        profile: `"smoke"`, `"quick"`, `"paper"`, or a `Profile` of your own.
+        out: Folder for the store, the tables and the figures; `runs/<profile>` by default.
+        executor, workers, show_progress: See `run_sweep`.
+
+    Returns:
+        A `Reproduction`; `verdicts.csv` and the figures stand in `out` too.
+    """
+    profile = config.get_profile(profile) if isinstance(profile, str) else profile
+    out = paths.resolve(out or f"runs/{profile.name}")
+    tables = measure(profile, Store(out / "store"), executor=executor, workers=workers, show_progress=show_progress)
+    folder = tables.save(out / "tables")
+    verdicts = claims.verdicts(tables.runs)
+    claims.to_table(verdicts).to_csv(out / "verdicts.csv", index=False)
+    return Reproduction(verdicts, gallery.draw_all(folder, out / "figures"), folder)
+
+
+def measure(profile: config.Profile, store: Store, **how) -> Tables:
+    """Train and measure all that a profile asks for and the store does not hold yet."""
+    runs = run_sweep(profile.grid(), store=store, **how)
+    curvature = measure_runs(store, runs["hash"], "curvature", measure_curvature, n_probes=profile.n_probes, **how)
+    curves = load_results(store, curves=True)
+    curves = curves[curves["hash"].isin(runs["hash"])]
+    return Tables(
+        runs=strata.add_loss_after(runs.merge(curvature, on="hash", how="left"), curves),
+        curves=thin(curves)[list(CURVE_COLUMNS)],
+        lines=lines_between(
+            store,
+            profile.batch_sizes[0],
+            profile.batch_sizes[-1],
+            learning_rate=profile.learning_rate,
+            points=profile.n_alphas,
+        ),
+        about={"profile": profile.name, "description": claims.describe(runs), "environment": environment()},
+    )
+
+
+def thin(curves: pd.DataFrame) -> pd.DataFrame:
+    """At most `CURVE_POINTS` evaluations of each run, the first and the last among them."""
+    kept = []
+    for _, rows in curves.groupby("hash", sort=False):
+        places = np.unique(np.geomspace(1, len(rows), min(CURVE_POINTS, len(rows))).round().astype(int) - 1)
+        kept.append(rows.iloc[places])
+    return pd.concat(kept)

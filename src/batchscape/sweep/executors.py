@@ -1,0 +1,139 @@
+"""Where tasks run: in this process, or in long-lived worker processes, one thread each.
+
+Workers come from loky: started afresh, never forked (forking after TensorFlow has started can deadlock), functions
+sent by value, so that a notebook's own `build` travels and a script needs no `__main__` guard. Each worker is an
+executor of its own, so that one that dies takes one task with it, and we know which.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
+
+from batchscape import quiet
+from batchscape.errors import InvalidInput, unknown_name
+
+EXECUTORS = ("auto", "serial", "processes")
+
+TASKS_PER_WORKER = 200
+"""A worker is replaced after this many tasks: TensorFlow keeps some memory of every model."""
+
+FEWEST_TASKS_FOR_PROCESSES = 4
+"""With fewer tasks, `auto` stays in this process: a worker pays TensorFlow's import first."""
+
+
+class Outcome(NamedTuple):
+    """What became of a task: its value, or why its worker died."""
+
+    task: Any
+    value: Any = None
+    died: str = ""
+
+
+def run(
+    function: Callable[[Any], Any], tasks: Iterable[Any], *, executor: str = "auto", workers: int | None = None
+) -> Iterator[Outcome]:
+    """Run a function on many tasks, and give the outcomes as they come.
+
+    Args:
+        function: Called with one task; what it raises ends the whole run.
+        tasks: The tasks, in the order in which they are to start.
+        executor: `"serial"`, `"processes"`, or `"auto"`: processes where there are several cores and tasks.
+        workers: Number of processes; one a core by default.
+
+    Yields:
+        An `Outcome` for every task.
+    """
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"workers must be an integer ≥ 1. Received: workers={workers}")
+    tasks = list(tasks)
+    workers = min(workers or cores(), len(tasks))
+    if executor == "auto":
+        executor = "processes" if workers > 1 and len(tasks) >= FEWEST_TASKS_FOR_PROCESSES else "serial"
+    if executor == "serial":
+        yield from (Outcome(task, function(task)) for task in tasks)
+    else:
+        yield from _run_in_processes(function, tasks, workers)
+
+
+def cores() -> int:
+    """Number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_in_processes(function: Callable, tasks: list, workers: int) -> Iterator[Outcome]:
+    waiting = list(reversed(tasks))
+    idle = [_Worker() for _ in range(workers)]
+    busy: dict[futures.Future, tuple[_Worker, Any]] = {}
+    try:
+        while waiting or busy:
+            while waiting and idle:
+                worker, task = idle.pop(), waiting.pop()
+                busy[worker.submit(function, task)] = worker, task
+            done, _ = futures.wait(busy, return_when=futures.FIRST_COMPLETED)
+            for future in done:
+                worker, task = busy.pop(future)
+                idle.append(worker)
+                try:
+                    outcome = Outcome(task, future.result())
+                except futures.process.BrokenProcessPool as error:
+                    worker.stop()
+                    outcome = Outcome(task, died=f"the worker process died: {_first_line(error)}")
+                yield outcome
+    finally:
+        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+            worker.stop()
+
+
+class _Worker:
+    """One process, started when it is first needed and replaced when it dies or has done its share."""
+
+    def __init__(self) -> None:
+        self._executor = None
+        self._tasks_done = 0
+
+    def submit(self, function: Callable, task: Any) -> futures.Future:
+        import loky
+
+        if self._tasks_done >= TASKS_PER_WORKER:
+            self.stop()
+        if self._executor is None:
+            environment = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
+            self._executor = loky.ProcessPoolExecutor(
+                max_workers=1,
+                timeout=None,
+                env={**environment, "OPENBLAS_NUM_THREADS": "1"},
+                initializer=_start,
+                initargs=(os.getpid(), sys.path),
+            )
+        self._tasks_done += 1
+        return self._executor.submit(function, task)
+
+    def stop(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(kill_workers=True)
+        self._executor, self._tasks_done = None, 0
+
+
+def _start(parent: int, path: list[str]) -> None:
+    """Prepare a worker: the parent's modules, Ctrl-C left to the parent, and no life after the parent's."""
+    sys.path[:] = path
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    quiet.import_tensorflow()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

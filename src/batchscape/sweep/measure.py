@@ -1,0 +1,93 @@
+"""Measurements on finished runs, kept beside their records: what is missing is measured, the rest is read."""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from batchscape import progress
+from batchscape.errors import StoreError
+from batchscape.record import Status
+from batchscape.sweep import executors
+from batchscape.sweep.sources import Source, Sources
+from batchscape.sweep.store import Store
+from batchscape.train.fit import group_of
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One run to measure, as it travels to a worker."""
+
+    run: str
+    kind: str
+    prepare: Callable
+    options: Mapping[str, Any]
+    source: Source
+    store: Store
+
+
+def measure_runs(
+    store: Store,
+    runs: Iterable[str],
+    kind: str,
+    prepare: Callable,
+    *,
+    build: Callable | None = None,
+    data: Any = None,
+    executor: str = "auto",
+    workers: int | None = None,
+    show_progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Measure complete runs of a store.
+
+    Args:
+        store: The store.
+        runs: Names of runs; those that diverged or failed are left out.
+        kind: Name of the measurement.
+        prepare: (model, data, loss, **options) -> a function from a `Record` to a dict of results.
+        build, data: What the sweep was given in place of the names in its cells.
+        executor, workers, show_progress: See `run_sweep`.
+        **options: Further arguments of `prepare`; other options are another measurement.
+
+    Returns:
+        One row a run, with `hash` and the results that are numbers.
+    """
+    sources = Sources(build, data)
+    complete = [run for run in dict.fromkeys(runs) if store.status(run) is Status.COMPLETE]
+    missing = [run for run in complete if store.load_measurement(run, kind, options) is None]
+    with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
+        jobs = []
+        for run in missing:
+            cell = store.load(run).cell
+            source = sources.local(cell) if executor == "serial" else sources.packed(cell, pathlib.Path(folder))
+            jobs.append(_Job(run, kind, prepare, options, source, store))
+        jobs.sort(key=lambda job: str(group_of(store.load(job.run).cell)))
+        with progress.report(kind, len(jobs), show=show_progress) as advance:
+            for job, _, died in executors.run(_measure, jobs, executor=executor, workers=workers):
+                if died:
+                    raise StoreError(f"Measuring {kind} of run {job.run} failed: {died}")
+                advance()
+    _prepared.clear()
+    rows = [{"hash": run, **store.load_measurement(run, kind, options)} for run in complete]
+    frame = pd.DataFrame(rows, columns=None if rows else ["hash"])
+    return frame[[name for name in frame if not frame[name].map(lambda value: isinstance(value, (dict, list))).any()]]
+
+
+_prepared: dict[tuple, Callable] = {}
+"""The measuring function in use in this process; never more than one."""
+
+
+def _measure(job: _Job) -> None:
+    record = job.store.load(job.run)
+    key = (job.kind, str(job.options), group_of(record.cell), str(job.store.path))
+    if key not in _prepared:
+        _prepared.clear()
+        data = job.source.load()
+        _prepared[key] = job.prepare(
+            job.source.build_model(record.cell.precision), data, record.cell.loss, **job.options
+        )
+    job.store.save_measurement(job.run, job.kind, job.options, _prepared[key](record))

@@ -1,0 +1,90 @@
+"""Records as tidy pandas frames."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from batchscape.config import BUDGETS, Cell
+from batchscape.record import Record
+from batchscape.sweep.store import Store
+
+FACTS = ("batch", "n_train", "updates_per_epoch", "engine", "jit", "n_parameters", "compile_seconds")
+"""Facts of a record that become columns, next to the cell and the final quantities."""
+
+
+def load_results(store: str | os.PathLike | Store, *, curves: bool = False) -> pd.DataFrame:
+    """All runs of a store as one tidy frame.
+
+    Args:
+        store: The folder, or a `Store`.
+        curves: One row an evaluation instead of one row a run.
+
+    Returns:
+        A frame with the fields of `Cell`, `hash`, `status`, `reason`, `batch` (examples per update, a number also for
+        `"full"`) and the quantities of `Record.final` (or, with `curves`, of `Record.curves`). `learning_rate` is the
+        rate after the policy; what the cell asked for is `base_learning_rate`. Diverged and failed runs are rows too.
+
+    Raises:
+        StoreError: If there is no such store, or a record cannot be read.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    return to_frame(store.require().records(), curves=curves)
+
+
+def to_frame(records: Iterable[Record], *, curves: bool = False) -> pd.DataFrame:
+    """Records as one tidy frame; see `load_results`."""
+    rows = [row for record in records for row in (_curve_rows(record) if curves else [_row(record)])]
+    return pd.DataFrame(rows)
+
+
+def _describe(record: Record) -> dict[str, Any]:
+    cell = {field.name: getattr(record.cell, field.name) for field in dataclasses.fields(Cell)}
+    for kind in BUDGETS:
+        del cell[kind]
+    cell["budget"], cell["budget_amount"] = record.cell.budget
+    cell["optimizer_options"] = " ".join(f"{name}={value}" for name, value in cell["optimizer_options"])
+    cell["metrics"] = " ".join(cell["metrics"])
+    cell["base_learning_rate"] = cell.pop("learning_rate")
+    cell |= {name: record.facts[name] for name in ("optimizer", "loss") if name in record.facts}
+    facts = {name: record.facts.get(name) for name in FACTS}
+    facts["data_sha256"] = record.facts.get("data", {}).get("sha256")
+    return {"hash": record.hash, "status": str(record.status), "reason": record.reason, **cell, **facts}
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {**_describe(record), **record.final}
+
+
+def _curve_rows(record: Record) -> list[dict[str, Any]]:
+    described = _describe(record)
+    points = zip(*record.curves.values(), strict=True)
+    return [{**described, **dict(zip(record.curves, point, strict=True))} for point in points]
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a batch size and learning rate: how the runs ended, and means over seeds.
+
+    Args:
+        frame: One row a run, as `load_results` gives it.
+
+    Returns:
+        A frame with `runs`, what became of them, and the means of the final quantities of those that completed.
+    """
+    keys = [name for name in ("dataset", "model", "batch", "batch_size", "learning_rate") if frame[name].nunique() > 1]
+    rows = []
+    for key, runs in frame.groupby(keys or ["batch"], dropna=False):
+        done = runs[runs["status"] == "COMPLETE"]
+        row = dict(zip(keys or ["batch"], key, strict=True)) | {"runs": len(runs)}
+        row |= {word.lower(): n for word in ("DIVERGED", "FAILED") if (n := int((runs["status"] == word).sum()))}
+        if done["reached"].notna().any():
+            row["reached"] = int((done["reached"] == True).sum())  # noqa: E712 (the column also holds None)
+        means = done[[name for name in SUMMARISED if name in done]].mean(numeric_only=True)
+        rows.append(row | {name: float(f"{value:.4g}") for name, value in means.items()})
+    summary = pd.DataFrame(rows)
+    return summary.drop(columns=[name for name in ("batch_size",) if name in summary]).fillna("")
+
+
+SUMMARISED = ("epoch", "updates", "seconds", "train_loss", "val_loss", "test_loss", "val_accuracy", "test_accuracy")

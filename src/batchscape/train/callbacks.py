@@ -1,0 +1,145 @@
+"""The callback that watches a run: evaluates at fixed weights, tests the loss target, keeps weights, keeps time."""
+
+import math
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from batchscape.config import Cell
+from batchscape.train.evaluate import Evaluator
+from batchscape.train.plan import Plan
+
+CHECKPOINTS_AFTER = 3
+"""Evaluations, with weights kept, in the epoch that follows the first crossing of a loss target."""
+
+
+class Recorder(keras.callbacks.Callback):
+    """Records one run and decides when it ends.
+
+    Args:
+        cell: What is run.
+        plan: When it is looked at.
+        evaluator: Evaluates the model that is trained.
+        updates_in_batch: Tells how many updates stand behind the batch that `fit` has just reported.
+
+    Attributes:
+        rows: One dict an evaluation.
+        final: The row where the run ended.
+        weights: Weights kept, by stage.
+        reached: Whether the loss target was reached; None without one.
+        diverged: Why the run diverged, or "".
+        finished: Whether the run is over.
+    """
+
+    def __init__(self, cell: Cell, plan: Plan, evaluator: Evaluator, updates_in_batch: Callable[[], int]):
+        super().__init__()
+        self._cell, self._plan, self._evaluate, self._updates_in_batch = cell, plan, evaluator, updates_in_batch
+        self.rows: list[dict[str, float]] = []
+        self.final: dict[str, float] = {}
+        self.weights: dict[str, list[np.ndarray]] = {}
+        self.reached = None if cell.until_loss is None else False
+        self.diverged = ""
+        self.finished = False
+        self.updates = 0
+        self._next_row = plan.evaluate_every
+        self._train: dict[str, float] = {}
+        self._checkpoints: list[int] = []
+        self._path_length = 0.0
+        self._seconds = 0.0
+
+    def start(self, model: keras.Model) -> None:
+        """Record the weights that the run starts from, and start the clock."""
+        self.set_model(model)
+        self._start = self._previous = _trainable(model)
+        self.weights["initial"] = model.get_weights()
+        self._resumed_at = time.perf_counter()
+        self._look(mean_loss=0.0)
+        self._resumed_at = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the updates of a batch, or block, and look at the run."""
+        self._seconds += time.perf_counter() - self._resumed_at
+        self.updates += self._updates_in_batch()
+        self._train = {}
+        self._follow_path(logs)
+        self._look(mean_loss=float(logs["loss"]))
+        self._resumed_at = time.perf_counter()
+
+    def _follow_path(self, logs) -> None:
+        if "path_length" in logs:  # The fused loop measures every update itself.
+            self._path_length += float(logs["path_length"])
+        else:
+            now = _trainable(self.model)
+            self._path_length += float(np.linalg.norm(now - self._previous))
+            self._previous = now
+
+    def _look(self, *, mean_loss: float) -> None:
+        """Evaluate if it is time to, and stop if it is over."""
+        if not math.isfinite(mean_loss):
+            self.diverged = f"training loss {mean_loss} by update {self.updates}"
+        elif self._crosses():
+            self._cross()
+        elif self._checkpoints and self.updates >= self._checkpoints[0]:
+            del self._checkpoints[0]
+            self._keep(f"after_{CHECKPOINTS_AFTER - len(self._checkpoints)}")
+        elif self.updates >= self._next_row or self.updates == 0:
+            self._row()
+        out_of_updates = self.updates >= self._plan.total_updates and not self.reached
+        if self.diverged or out_of_updates or (self.reached and not self._checkpoints):
+            self._end()
+        self.model.stop_training = self.finished
+
+    def _crosses(self) -> bool:
+        if self.reached is not False:
+            return False
+        self._train = self._evaluate("train")
+        return self._train["train_loss"] <= self._cell.until_loss
+
+    def _cross(self) -> None:
+        """Keep the first weights at or below the loss target, and look three more times in the epoch that follows."""
+        self.reached = True
+        self._keep("final")
+        self.final = self.rows[-1]
+        epoch = max(self._plan.updates_per_epoch, CHECKPOINTS_AFTER)
+        self._checkpoints = [
+            self.updates + math.ceil(part * epoch / CHECKPOINTS_AFTER) for part in range(1, CHECKPOINTS_AFTER + 1)
+        ]
+
+    def _keep(self, stage: str) -> None:
+        self._row()
+        self.weights[stage] = self.model.get_weights()
+
+    def _end(self) -> None:
+        self.finished = True
+        if self.rows[-1]["updates"] != self.updates:
+            self._row()
+        if not self.final:
+            self.final = self.rows[-1]
+            self.weights["final"] = self.model.get_weights()
+
+    def _row(self) -> None:
+        while self._next_row <= self.updates:
+            self._next_row += self._plan.evaluate_every
+        weights = _trainable(self.model)
+        row = {
+            "epoch": self.updates / self._plan.updates_per_epoch,
+            "updates": self.updates,
+            "examples": self._plan.examples_after(self.updates),
+            "seconds": self._seconds,
+            **(self._train or self._evaluate("train")),
+            **self._evaluate("val", "test"),
+            "distance": float(np.linalg.norm(weights - self._start)),
+            "path_length": self._path_length,
+            "weight_norm": float(np.linalg.norm(weights)),
+            "learning_rate": float(f"{float(self.model.optimizer.learning_rate):.7g}"),  # 0.1, not 0.10000000149
+        }
+        self.rows.append(row)
+        if not self.diverged and not math.isfinite(row["train_loss"]):
+            self.diverged = f"training loss {row['train_loss']} at update {self.updates}"
+
+
+def _trainable(model: keras.Model) -> np.ndarray:
+    """All trainable weights as one float64 vector, shape (n,)."""
+    return np.concatenate([np.ravel(variable.numpy()) for variable in model.trainable_variables]).astype(np.float64)

@@ -1,0 +1,216 @@
+"""How `model.fit` is fed: three engines, one sample order, Keras' own training step in all of them.
+
+`stock` is the literal `model.fit(x[order], y[order], batch_size=B, shuffle=False)`, one call an epoch, and the
+reference that the others must equal (`tests/test_engines.py`). `dataset` feeds a `tf.data` pipeline in the same order,
+or a user's own pipeline in its own. `fused` runs many updates per call: the model's own `train_step` inside one
+compiled loop that gathers mini-batches by index from data held on the device, so that Keras' Python is paid once a
+block instead of once an update.
+"""
+
+import collections
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from batchscape import xla
+from batchscape.data import Data, epoch_order, make_dataset
+from batchscape.errors import InvalidInput
+from batchscape.train.plan import MAX_INDICES, Blocks, Plan
+
+FIRST_BLOCKS = 16
+"""Epochs, or blocks where they are longer, in the first call of `fit`; each further call takes twice as many."""
+
+
+class Stock:
+    """The literal `model.fit(x, y, batch_size=B)` on arrays in the order of each epoch."""
+
+    name = "stock"
+    jit = False
+
+    def __init__(self, model: keras.Model, data: Data):
+        self.x, self.y = data.x_train, data.y_train
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """Arguments for calls of `fit` that meet every batch shape once; they change weights."""
+        x, y = self._take(np.arange(plan.batch_size + plan.tail))
+        yield {"x": x, "y": y, "batch_size": plan.batch_size, "shuffle": False}
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """Arguments for the calls of `fit` that make up the run."""
+        for epoch in range(plan.n_epochs):
+            x, y = self._take(epoch_order(plan.n_train, plan.seed, epoch)[: plan.examples_per_epoch])
+            yield {
+                "x": x, "y": y, "batch_size": plan.batch_size, "shuffle": False,
+                "initial_epoch": epoch, "epochs": epoch + 1,
+            }  # fmt: skip
+
+    def updates_in_batch(self) -> int:
+        """Number of updates behind the batch that `fit` has just reported."""
+        return 1
+
+    def _take(self, rows: np.ndarray):
+        return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
+
+
+class Dataset:
+    """A `tf.data` pipeline: the examples in the order of each epoch, or the user's own pipeline, batched."""
+
+    name = "dataset"
+    jit = False
+
+    def __init__(self, model: keras.Model, data: Data):
+        self.data = data
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """See `Stock.warm_up`."""
+        yield {"x": self._pipeline(plan, 0).take(1), "shuffle": False}
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """See `Stock.calls`."""
+        for epoch in range(plan.n_epochs):
+            yield {"x": self._pipeline(plan, epoch), "shuffle": False, "initial_epoch": epoch, "epochs": epoch + 1}
+
+    def updates_in_batch(self) -> int:
+        """See `Stock.updates_in_batch`."""
+        return 1
+
+    def _pipeline(self, plan: Plan, epoch: int) -> tf.data.Dataset:
+        keep = "keep" if plan.tail else "drop"
+        if self.data.pipeline is not None:
+            batches = self.data.pipeline.batch(plan.batch_size, drop_remainder=not plan.tail)
+            return batches.apply(tf.data.experimental.assert_cardinality(plan.updates_per_epoch))
+        return make_dataset(self.data.x_train, self.data.y_train, plan.batch_size, plan.seed, epoch, last_batch=keep)
+
+
+class Fused:
+    """Blocks of updates in one compiled loop around the model's own `train_step`.
+
+    Callbacks, History and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
+    of them are one epoch to `fit`, which costs several milliseconds a call.
+    """
+
+    name = "fused"
+
+    def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None):
+        self.jit = xla.pays(model, data.x_train) if jit is None else jit
+        self._updates: collections.deque[int] = collections.deque()
+        run_block = fuse(model, data.x_train, data.y_train, jit=self.jit)
+
+        def train_step(model, block):
+            path_length = run_block(*block)
+            return {**model.get_metrics_result(), "path_length": path_length}
+
+        model.train_step = types.MethodType(train_step, model)
+        model.train_function = None
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """See `Stock.warm_up`; this block has no updates and changes nothing."""
+        blocks = plan.blocks(range(1))
+        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
+        first, n_epochs = 0, 1 if whole_epochs else plan.epochs_per_block * FIRST_BLOCKS
+        most = max(1, MAX_INDICES // plan.n_train)
+        while first < plan.n_epochs:
+            n_epochs = min(n_epochs, most, plan.n_epochs - first)
+            blocks = plan.blocks(range(first, first + n_epochs))
+            self._updates = collections.deque(blocks.updates.tolist())
+            yield {**self._feed(blocks), "initial_epoch": first, "epochs": first + 1}
+            first += n_epochs
+            n_epochs = 1 if whole_epochs else 2 * n_epochs
+
+    def updates_in_batch(self) -> int:
+        """See `Stock.updates_in_batch`."""
+        return self._updates.popleft()
+
+    def _feed(self, blocks: Blocks) -> dict[str, Any]:
+        columns = blocks if blocks.tails.size else blocks[:2]
+        return {"x": tf.data.Dataset.from_tensor_slices(tuple(columns)), "shuffle": False}
+
+
+def candidates(name: str, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
+    """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
+    if name == "auto":
+        if data.pipeline is None:
+            jit = xla.pays(model, data.x_train)
+            yield lambda: Fused(model, data, jit=jit)
+            if jit:
+                yield lambda: Fused(model, data, jit=False)
+        yield lambda: Dataset(model, data)
+        return
+    if data.pipeline is not None and name != "dataset":
+        raise InvalidInput(f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={name!r}")
+    kinds = {"stock": Stock, "dataset": Dataset, "fused": Fused}
+    yield lambda: kinds[name](model, data)
+
+
+def detach(model: keras.Model) -> None:
+    """Give a model its own `train_step` back."""
+    if "train_step" in vars(model):
+        del model.train_step
+    model.train_function = None
+
+
+def fuse(model: keras.Model, x, y, *, jit: bool):
+    """Compile a loop of updates by the model's own `train_step`.
+
+    Args:
+        model: A compiled Keras model.
+        x: Training inputs, shape (n, ...) or a tree of such arrays; they are put on the device.
+        y: Training targets, shape (n, ...).
+        jit: Whether XLA compiles the loop.
+
+    Returns:
+        A function of one block, (indices, count) or (indices, count, tail, tail_count) as in `plan.Blocks`: runs the
+        updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂.
+    """
+    examples = keras.tree.map_structure(tf.convert_to_tensor, (x, y))
+    train_step = type(model).train_step.__get__(model)
+    weights = [variable.value for variable in model.trainable_variables]
+    _create_metrics(model, examples)
+
+    def update(rows):
+        before = [tf.identity(weight) for weight in weights]
+        train_step(keras.tree.map_structure(lambda array: tf.gather(array, rows), examples))
+        squares = [_sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
+        return tf.sqrt(tf.add_n(squares))
+
+    @tf.function(jit_compile=jit, reduce_retracing=True, autograph=False)
+    def run_block(indices, count, tail=None, tail_count=None):
+        path = tf.while_loop(
+            lambda step, _: step < count, lambda step, path: (step + 1, path + update(indices[step])), (0, 0.0)
+        )[1]
+        if tail is None:
+            return path
+        # A loop of at most one pass, rather than a branch: both sides of a branch would be compiled and kept apart.
+        return tf.while_loop(
+            lambda step, _: step < tail_count, lambda step, path: (step + 1, path + update(tail)), (0, path)
+        )[1]
+
+    return run_block
+
+
+def _create_metrics(model: keras.Model, examples) -> None:
+    """Let Keras create its metric variables now: inside a compiled loop it could not."""
+    model.optimizer.build(model.trainable_variables)
+    x, y = keras.tree.map_structure(lambda array: array[:1], examples)
+    y_pred = model(x, training=False)
+    model.compute_loss(x, y, y_pred)
+    model.compute_metrics(x, y, y_pred)
+    model.reset_metrics()
+
+
+LANES = 16
+
+
+def _sum_of_squares(delta):
+    """Σδ² with `LANES` independent partial sums: XLA adds up a whole array in sequence, which took longer than a step."""
+    square = tf.cast(tf.reshape(delta * delta, [-1]), tf.float32)
+    n = square.shape[0] // LANES
+    lanes = [square[lane * n : (lane + 1) * n] for lane in range(LANES)]
+    return tf.reduce_sum(tf.add_n(lanes)) + tf.reduce_sum(square[LANES * n :])

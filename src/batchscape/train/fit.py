@@ -1,0 +1,206 @@
+"""One training run: from a `Cell` to a `Record`, through the one call of `model.fit`."""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from batchscape import losses, models, xla
+from batchscape.config import Cell
+from batchscape.data import Data, load_dataset
+from batchscape.errors import InvalidInput
+from batchscape.record import Record, Status, Weights, environment, run_hash
+from batchscape.train import engine, optimizers
+from batchscape.train.callbacks import Recorder
+from batchscape.train.evaluate import Evaluator
+from batchscape.train.plan import Plan
+
+
+def fit_one(
+    cell: Cell,
+    *,
+    build: Callable | None = None,
+    data: Any = None,
+    initial_weights: Weights | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Record:
+    """Train one cell and record it.
+
+    Args:
+        cell: What to run.
+        build: A function that builds the model, in place of `cell.model`.
+        data: Anything `load_dataset` takes, in place of `cell.dataset`.
+        initial_weights: What `model.get_weights()` returns, to start from; None for a fresh start from the seed.
+        callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch.
+
+    Returns:
+        The `Record`, with weights. A run whose loss becomes NaN or infinite is a result too, with status `DIVERGED`.
+
+    Raises:
+        InvalidInput, DataNotFound, UserCodeError: If the cell, the data or the user's functions are not usable.
+
+    Example:
+        >>> record = fit_one(Cell(batch_size="full", epochs=2, seed=0))
+        >>> record.final["updates"], str(record.status)
+        (2, 'COMPLETE')
+    """
+    if cell.initial_weights and initial_weights is None:
+        raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
+    loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
+    return Trainer(cell, loaded, build or cell.model).run(cell, initial_weights=initial_weights, callbacks=callbacks)
+
+
+GROUP_FIELDS = (
+    "dataset", "train_size", "model", "optimizer", "optimizer_options", "loss", "metrics", "weight_decay", "precision",
+    "engine",
+)  # fmt: skip
+"""Fields that cells trained by one compiled model have in common."""
+
+
+def group_of(cell: Cell) -> tuple:
+    """What cells must have in common to be trained by one `Trainer`."""
+    return tuple(getattr(cell, name) for name in GROUP_FIELDS)
+
+
+class Trainer:
+    """One compiled model that trains many cells, re-seeded for each: faster than building anew, and memory stays flat.
+
+    Args:
+        cell: The first of the cells to train; the others share its `GROUP_FIELDS`.
+        data: The data set.
+        build: A model's name or the function that builds it.
+    """
+
+    def __init__(self, cell: Cell, data: Data, build: str | Callable):
+        self._data = data
+        self._group = group_of(cell)
+        self._build = functools.partial(models.build_model, build, data, precision=cell.precision)
+        self._model = model = self._build(seed=cell.seed)
+        self._fingerprint = models.fingerprint(model, models.find_builder(build))
+        self._loss = losses.loss_of(model, data, cell.loss)
+        self._metrics = losses.metric_functions(cell.metrics, model, data.x_train, data.y_train)
+        model.compile(optimizers.make(cell, model), self._loss, jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        self._own_rate = optimizers.own_rate(model.optimizer)
+        self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
+        self._evaluate = Evaluator(model, data, self._loss, self._metrics, jit=xla.pays(model, data.x_train))
+        self._warm: set[tuple[int, ...]] = set()
+        self._engine = None
+        self._engine_note = ""
+
+    def run(
+        self,
+        cell: Cell,
+        *,
+        initial_weights: Weights | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> Record:
+        """Train one cell of this trainer's group; see `fit_one`."""
+        if group_of(cell) != self._group:
+            raise InvalidInput(f"Cells of one Trainer share {', '.join(GROUP_FIELDS)}. Received: {cell}")
+        plan = Plan.of(cell, self._data.n_train)
+        compile_seconds = self._warm_up(plan)
+        self._reset(cell.seed, initial_weights)
+        learning_rate = self._set_learning_rate(cell, plan.batch_size)
+        recorder = Recorder(cell, plan, self._evaluate, self._engine.updates_in_batch)
+        recorder.start(self._model)
+        for arguments in self._engine.calls(plan, whole_epochs=bool(callbacks)):
+            if recorder.finished:
+                break
+            _fit(self._model, callbacks=[recorder, *callbacks], **arguments)
+        diverged = bool(recorder.diverged) and not recorder.reached
+        return Record(
+            cell=cell,
+            hash=run_hash(cell, self._data.meta["sha256"], self._fingerprint),
+            status=Status.DIVERGED if diverged else Status.COMPLETE,
+            reason=recorder.diverged if diverged else "",
+            curves={name: [row[name] for row in recorder.rows] for name in recorder.rows[0]},
+            final={**recorder.final, "reached": recorder.reached, **_best_validation(recorder.rows)},
+            facts={**self._facts(plan), "learning_rate": learning_rate, "compile_seconds": compile_seconds},
+            environment=environment(),
+            weights=recorder.weights,
+        )
+
+    def _warm_up(self, plan: Plan) -> float:
+        """Compile for the batch shapes of a plan, and return the seconds it took; weights may change."""
+        shapes = (plan.updates_per_block, plan.batch_size, plan.tail)
+        if shapes in self._warm:
+            return 0.0
+        begin = time.perf_counter()
+        if self._engine is None:
+            self._engine, self._engine_note = self._choose_engine(plan)
+        for arguments in self._engine.warm_up(plan):
+            _fit(self._model, callbacks=[], **arguments)
+        self._evaluate("train", "val", "test")
+        self._warm.add(shapes)
+        return time.perf_counter() - begin
+
+    def _choose_engine(self, plan: Plan):
+        """The first engine that runs, and why the ones before it did not."""
+        note = ""
+        candidates = list(engine.candidates(self._group[-1], self._model, self._data))
+        for make in candidates:
+            try:
+                chosen = make()
+                for arguments in chosen.warm_up(plan):
+                    _fit(self._model, callbacks=[], **arguments)
+                return chosen, note
+            except Exception as error:
+                engine.detach(self._model)
+                if make is candidates[-1]:
+                    raise
+                note = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        raise AssertionError("candidates() is never empty")
+
+    def _reset(self, seed: int, initial_weights: Weights | None) -> None:
+        """Give the model the variables of a fresh build with this seed, bit for bit, and the optimizer empty slots."""
+        for variable, value in zip(self._model.variables, self._build(seed=seed).variables, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self._model.optimizer.variables, self._fresh_slots, strict=True):
+            variable.assign(value)
+        if initial_weights is not None:
+            models.set_weights(self._model, initial_weights)
+
+    def _set_learning_rate(self, cell: Cell, batch_size: int) -> float | None:
+        """Set the rate that the policy gives at this batch size; None where the optimizer's own schedule rules."""
+        if self._own_rate is None:
+            if cell.learning_rate is None and cell.lr_policy == "fixed":
+                return None
+            raise InvalidInput(
+                "A model compiled with a learning-rate schedule keeps it; leave out learning_rate and lr_policy, or name "
+                f"an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}"
+            )
+        base = self._own_rate if cell.learning_rate is None else cell.learning_rate
+        self._model.optimizer.learning_rate = cell.scale_learning_rate(base, batch_size)
+        return cell.scale_learning_rate(base, batch_size)
+
+    def _facts(self, plan: Plan) -> dict[str, Any]:
+        weights = self._model.trainable_weights
+        return {
+            "data": dict(self._data.meta),
+            "n_train": plan.n_train,
+            "batch": plan.batch_size,
+            "updates_per_epoch": plan.updates_per_epoch,
+            "last_batch_size": plan.tail or plan.batch_size,
+            "engine": self._engine.name,
+            "engine_note": self._engine_note,
+            "jit": self._engine.jit,
+            "optimizer": type(self._model.optimizer).__name__,
+            "loss": self._loss.name,
+            "n_parameters": sum(int(np.prod(weight.shape)) for weight in weights),
+        }
+
+
+def _fit(model: keras.Model, **arguments: Any) -> None:
+    """The one place where a model is trained."""
+    model.fit(verbose=0, **arguments)
+
+
+def _best_validation(rows: list[dict[str, float]]) -> dict[str, float]:
+    finite = [row for row in rows if math.isfinite(row["val_loss"])]
+    best = min(finite or rows, key=lambda row: row["val_loss"])
+    return {"best_val_loss": best["val_loss"], "best_val_epoch": best["epoch"]}
