@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import batchscape as bs
 from batchscape.config import Cell
@@ -66,3 +67,77 @@ def test_engines_agree_after_an_epoch_with_a_tail(optimizer, build):
     assert stock.facts["last_batch_size"] == 500 % 32
     for engine in ("dataset", "fused"):
         assert_equal_runs(stock, train(engine, build, optimizer))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": "full", "epochs": 5},
+        {"batch_size": 1, "epochs": 0.2},
+        {"last_batch": "drop"},
+        {"batch_size": 300},
+    ],
+    ids=["full batch", "batch 1", "tail dropped", "tail in every second update"],
+)
+def test_engines_agree_at_the_ends_of_the_range(changes):
+    stock = train("stock", dense_net, "sgd", **changes)
+    for engine in ("dataset", "fused"):
+        assert_equal_runs(stock, train(engine, dense_net, "sgd", **changes))
+
+
+def test_engines_agree_on_a_convolution_which_xla_is_kept_away_from():
+    fused = train("fused", conv_net, "momentum")
+    assert fused.facts["jit"] is False
+    assert_equal_runs(train("stock", conv_net, "momentum"), fused)
+    assert train("fused", dense_net, "sgd").facts["jit"] is True
+
+
+def test_engines_agree_where_a_loss_target_is_crossed_and_on_the_weights_kept_after_it():
+    stock, fused = (train(engine, dense_net, "sgd", until_loss=1.0, batch_size=64) for engine in ("stock", "fused"))
+    assert stock.final["reached"]
+    assert fused.final["updates"] == stock.final["updates"]
+    assert list(fused.weights) == ["initial", "final", "after_1", "after_2", "after_3"]
+    for stage in fused.weights:
+        for a, b in zip(stock.weights[stage], fused.weights[stage], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_a_mixed_precision_run_stays_close_to_float32():
+    exact, mixed = (train("fused", dense_net, "sgd", precision=name) for name in ("float32", "mixed_bfloat16"))
+    assert mixed.weights["final"][0].dtype == np.float32
+    assert mixed.final["train_loss"] == pytest.approx(exact.final["train_loss"], rel=0.05)
+    assert mixed.final["train_loss"] != exact.final["train_loss"]
+
+
+def test_dropout_trains_under_every_engine_and_repeats_itself():
+    def build(data):
+        layers = keras.layers
+        stack = [layers.Flatten(), layers.Dense(16, "relu"), layers.Dropout(0.5), layers.Dense(10)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *stack])
+
+    for engine in ("stock", "fused"):
+        first, second = (train(engine, build, "sgd") for _ in range(2))
+        assert first.final["train_loss"] == second.final["train_loss"] < first.curves["train_loss"][0]
+
+
+def test_a_model_that_cannot_be_fused_falls_back_and_the_record_says_why(blobs):
+    class NotInLoops(keras.Model):
+        """A training step that works in a graph, but not inside a loop in it."""
+
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def train_step(self, data):
+            if "while" in tf.compat.v1.get_default_graph().name:
+                raise NotImplementedError("not inside a loop")
+            return super().train_step(data)
+
+    record = bs.fit_one(Cell(batch_size=9, epochs=1), build=NotInLoops, data=blobs)
+    assert record.facts["engine"] == "dataset"
+    assert record.facts["engine_note"] == "NotImplementedError: not inside a loop"
+    with pytest.raises(NotImplementedError, match="not inside a loop"):
+        bs.fit_one(Cell(batch_size=9, epochs=1, engine="fused"), build=NotInLoops, data=blobs)

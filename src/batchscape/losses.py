@@ -3,10 +3,10 @@
 One value an example lets every mean be taken over examples, whatever the evaluation batch and its tail.
 """
 
-import copy
 import functools
 import inspect
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,11 +20,8 @@ from batchscape.errors import InvalidInput, unknown_name
 
 _log = logging.getLogger("batchscape")
 
-_CROSSENTROPIES = {
-    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-    "binary_crossentropy": keras.losses.BinaryCrossentropy,
-}
+_CROSSENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy")
+"""Losses that must know whether a model gives logits or probabilities."""
 
 
 def resolve_loss(
@@ -58,7 +55,7 @@ def resolve_loss(
     elif isinstance(chosen, keras.Loss):
         loss = chosen
     elif callable(chosen):
-        loss = keras.losses.LossFunctionWrapper(chosen, name=getattr(chosen, "__name__", None))
+        loss = _FunctionLoss(chosen)
     else:
         raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
     if "sparse" in loss.name and int(y.max()) >= outputs.shape[-1]:
@@ -94,13 +91,31 @@ def _infer(y: np.ndarray, outputs: np.ndarray) -> str:
 
 
 def _from_name(name: str, *, from_logits: bool, dtype: str | None) -> keras.Loss:
-    if name in _CROSSENTROPIES:
-        return _CROSSENTROPIES[name](from_logits=from_logits, dtype=dtype)
-    try:
-        found = keras.losses.get(name)
-    except ValueError:
-        raise unknown_name("loss", name, [key for key in vars(keras.losses) if key.islower() and "_" in key]) from None
-    return found if isinstance(found, keras.Loss) else keras.losses.LossFunctionWrapper(found, name=name, dtype=dtype)
+    known = _named_losses()
+    if name not in known:
+        raise unknown_name("loss", name, known)
+    options = {"from_logits": from_logits} if name in _CROSSENTROPIES else {}
+    return known[name](dtype=dtype, **options)
+
+
+@functools.cache
+def _named_losses() -> dict[str, type[keras.Loss]]:
+    """Keras' loss classes by their names in lower case, such as `mean_squared_error`."""
+    classes = {kind for kind in vars(keras.losses).values() if inspect.isclass(kind) and issubclass(kind, keras.Loss)}
+    return {re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in classes - {keras.Loss}}
+
+
+class _FunctionLoss(keras.Loss):
+    """A user's function (y_true, y_pred) as a Keras loss."""
+
+    def __init__(self, function: Callable):
+        super().__init__(name=getattr(function, "__name__", None))
+        self._function = function
+
+    def call(self, y_true, y_pred):
+        if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
+            y_true = ops.expand_dims(y_true, -1)  # Or (n,) and (n, 1) would broadcast to (n, n).
+        return self._function(y_true, y_pred)
 
 
 def _gives_logits(model: keras.Model, outputs: np.ndarray) -> bool:
@@ -120,8 +135,8 @@ def _gives_logits(model: keras.Model, outputs: np.ndarray) -> bool:
 
 def example_losses(loss: keras.Loss, y, y_pred):
     """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
-    each = copy.copy(loss)
-    each.reduction = None
+    each = object.__new__(type(loss))  # copy.copy would go through get_config, which forgets the dtype.
+    vars(each).update(vars(loss), reduction=None)
     return _one_each(each(y, y_pred))
 
 

@@ -73,6 +73,8 @@ def interpolate(f: Objective, weights_a: Weights, weights_b: Weights, alphas: Se
 
 
 def _between(a: Weights, b: Weights, alpha: float) -> Weights:
+    if alpha in (0, 1):  # The ends themselves: 0 × NaN would let the other end in.
+        return a if alpha == 0 else b
     return [
         ((1 - alpha) * np.asarray(u, np.float64) + alpha * np.asarray(v, np.float64)).astype(u.dtype)
         for u, v in zip(a, b, strict=True)

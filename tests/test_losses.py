@@ -1,0 +1,142 @@
+"""Losses and metrics, one value an example: they agree with Keras, whatever form labels and outputs have."""
+
+import keras
+import numpy as np
+import pytest
+
+from batchscape import losses
+from batchscape.errors import InvalidInput
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 4)).astype(np.float32)
+LABELS = (np.arange(50) % 3).astype(np.int32)
+ONE_HOT = np.eye(3, dtype=np.float32)[LABELS]
+BINARY = (np.arange(50) % 2).astype(np.int32)
+
+
+def net(units, activation=None, *, by_layer=False):
+    stack = [
+        keras.Input((4,)),
+        keras.layers.Dense(8, "tanh"),
+        keras.layers.Dense(units, None if by_layer else activation),
+    ]
+    return keras.Sequential([*stack, keras.layers.Softmax()] if by_layer else stack)
+
+
+class Subclassed(keras.Model):
+    """No graph to read the last activation from."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+        self.activate = keras.activations.get(activation)
+
+    def call(self, inputs):
+        return self.activate(self.dense(inputs))
+
+
+CASES = {
+    "integer labels, logits": (lambda: net(3), LABELS, "sparse_categorical_crossentropy", True),
+    "integer labels, softmax": (lambda: net(3, "softmax"), LABELS, "sparse_categorical_crossentropy", False),
+    "integer labels, softmax layer": (lambda: net(3, by_layer=True), LABELS, "sparse_categorical_crossentropy", False),
+    "integer labels, subclassed logits": (
+        lambda: Subclassed("linear"),
+        LABELS,
+        "sparse_categorical_crossentropy",
+        True,
+    ),
+    "integer labels, subclassed softmax": (
+        lambda: Subclassed("softmax"),
+        LABELS,
+        "sparse_categorical_crossentropy",
+        False,
+    ),
+    "one-hot labels, logits": (lambda: net(3), ONE_HOT, "categorical_crossentropy", True),
+    "binary labels, logit": (lambda: net(1), BINARY, "binary_crossentropy", True),
+    "binary labels, sigmoid": (lambda: net(1, "sigmoid"), BINARY, "binary_crossentropy", False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_loss_is_inferred_and_agrees_with_keras(case):
+    build, y, name, from_logits = CASES[case]
+    keras.utils.set_random_seed(0)
+    model = build()
+    loss = losses.resolve_loss(model, X, y)
+    assert loss.name == name
+    assert loss.get_config()["from_logits"] is from_logits
+    y_keras = y[:, None] if name == "binary_crossentropy" else y
+    each = losses.example_losses(loss, y_keras, model(X))
+    assert each.shape == (50,)
+    reference = {True: "from logits", False: "from probabilities"}[from_logits]
+    expected = float(type(loss)(from_logits=from_logits)(y_keras, model(X)))
+    assert float(np.mean(each)) == pytest.approx(expected, rel=1e-6), reference
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_accuracy_agrees_with_keras(case):
+    build, y, name, from_logits = CASES[case]
+    keras.utils.set_random_seed(1)
+    model = build()
+    (accuracy,) = losses.metric_functions(["accuracy"], model, X, y).values()
+    ours = float(np.mean(accuracy(y, model(X))))
+    outputs = keras.ops.convert_to_numpy(model(X))
+    if name == "binary_crossentropy":
+        expected = np.mean((outputs[:, 0] > (0 if from_logits else 0.5)) == (y == 1))
+    else:
+        expected = np.mean(outputs.argmax(axis=1) == (y.argmax(axis=1) if y.ndim == 2 else y))
+    assert ours == pytest.approx(float(expected), abs=1e-7)
+
+
+def test_a_sequence_output_is_averaged_over_time():
+    y = RNG.integers(0, 5, (7, 11))
+    y_pred = keras.ops.convert_to_tensor(RNG.normal(size=(7, 11, 5)).astype(np.float32))
+    each = losses.example_losses(keras.losses.SparseCategoricalCrossentropy(from_logits=True), y, y_pred)
+    assert each.shape == (7,)
+    total = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, y_pred))
+    assert float(np.mean(each)) == pytest.approx(total, rel=1e-6)
+
+
+def test_targets_of_shape_n_and_outputs_of_shape_n_1_are_not_broadcast_to_n_n():
+    y, y_pred = (
+        RNG.normal(size=9).astype(np.float32),
+        keras.ops.convert_to_tensor(RNG.normal(size=(9, 1)).astype(np.float32)),
+    )
+    expected = np.square(y - keras.ops.convert_to_numpy(y_pred)[:, 0])
+
+    def squared(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    model = net(1)
+    for requested in ("mean_squared_error", squared):
+        loss = losses.resolve_loss(model, X, y, requested)
+        np.testing.assert_allclose(losses.example_losses(loss, y, y_pred), expected, rtol=1e-6)
+
+
+def test_the_order_is_argument_then_compiled_then_data():
+    model = net(3)
+    model.compile("sgd", keras.losses.CategoricalHinge())
+    assert losses.resolve_loss(model, X, LABELS).name == "categorical_hinge"
+    assert losses.resolve_loss(model, X, LABELS, "mean_absolute_error").name == "mean_absolute_error"
+    assert losses.resolve_loss(net(3), X, ONE_HOT, fallback="poisson").name == "poisson"
+
+
+def test_names_that_are_unknown_are_offered_near_misses():
+    with pytest.raises(InvalidInput, match="did you mean mean_squared_error"):
+        losses.resolve_loss(net(3), X, LABELS, "mean_square_error")
+    with pytest.raises(InvalidInput, match="Received: metric='accurracy'"):
+        losses.metric_functions(["accurracy"], net(3), X, LABELS)
+
+
+def test_a_named_metric_is_a_mean_over_examples():
+    model = net(3)
+    (function,) = losses.metric_functions(["mean_absolute_error"], model, X, ONE_HOT).values()
+    expected = np.abs(ONE_HOT - keras.ops.convert_to_numpy(model(X))).mean(axis=1)
+    np.testing.assert_allclose(function(ONE_HOT, model(X)), expected, rtol=1e-6)
+
+
+def test_several_outputs_are_refused_in_one_line():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
+    with pytest.raises(InvalidInput, match="one output"):
+        losses.resolve_loss(model, X, LABELS)
