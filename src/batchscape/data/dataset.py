@@ -153,7 +153,7 @@ def _read_npz(file: pathlib.Path):
     if not file.exists():
         raise DataNotFound(f"No such file: {file}. Place an .npz file with the arrays {', '.join(required)} there.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if missing := [key for key in required if key not in arrays]:
                 raise InvalidInput(f"{file} must hold the arrays {', '.join(required)}. Missing: {', '.join(missing)}")
             x_train, y_train, x_test, y_test = (arrays[key] for key in required)

@@ -48,10 +48,7 @@ def run(
     Yields:
         An `Outcome` for every task.
     """
-    if executor not in EXECUTORS:
-        raise unknown_name("executor", executor, EXECUTORS)
-    if workers is not None and workers < 1:
-        raise InvalidInput(f"workers must be an integer ≥ 1. Received: workers={workers}")
+    check(executor, workers)
     tasks = list(tasks)
     workers = min(workers or cores(), len(tasks))
     if executor == "auto":
@@ -60,6 +57,14 @@ def run(
         yield from (Outcome(task, function(task)) for task in tasks)
     else:
         yield from _run_in_processes(function, tasks, workers)
+
+
+def check(executor: str, workers: int | None) -> None:
+    """Refuse an executor that does not exist, and fewer than one worker."""
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"workers must be an integer ≥ 1. Received: workers={workers}")
 
 
 def cores() -> int:

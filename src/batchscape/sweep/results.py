@@ -47,7 +47,8 @@ def _describe(record: Record) -> dict[str, Any]:
     cell["budget"], cell["budget_amount"] = record.cell.budget
     cell["optimizer_options"] = " ".join(f"{name}={value}" for name, value in cell["optimizer_options"])
     cell["metrics"] = " ".join(cell["metrics"])
-    cell["base_learning_rate"] = cell.pop("learning_rate")
+    cell["base_learning_rate"] = cell["learning_rate"]
+    cell["learning_rate"] = record.facts.get("learning_rate")
     cell |= {name: record.facts[name] for name in ("optimizer", "loss") if name in record.facts}
     facts = {name: record.facts.get(name) for name in FACTS}
     facts["data_sha256"] = record.facts.get("data", {}).get("sha256")
@@ -55,7 +56,7 @@ def _describe(record: Record) -> dict[str, Any]:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    return {**_describe(record), **record.final}
+    return {**record.final, **_describe(record)}
 
 
 def _curve_rows(record: Record) -> list[dict[str, Any]]:

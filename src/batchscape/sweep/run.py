@@ -57,6 +57,7 @@ def run_sweep(
         StoreError: If the store cannot be read or written.
     """
     store = store if isinstance(store, Store) else Store(store)
+    executors.check(executor, workers)
     sources = Sources(build, data)
     names = {cell: sources.check(cell, store) for cell in map(sources.label, grid)}
     store.require_writable()

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -166,9 +167,9 @@ class StoredWeights(Mapping):
     def __getitem__(self, stage: str) -> Weights:
         count = self._stages[stage]
         try:
-            with np.load(self._file, allow_pickle=False) as arrays:
+            with open(self._file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return [arrays[f"{stage}/{i:03d}"] for i in range(count)]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             name = self._file.with_suffix(".json").name
             raise StoreError(
                 f"{self._file} is no readable file of weights; delete {name} and its run is done anew."

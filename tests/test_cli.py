@@ -1,0 +1,158 @@
+"""The command line: what it prints, and that bad input is one line and exit status 2."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from batchscape import cli
+
+SMALL = [
+    "--batch-size",
+    "16,full",
+    "--epochs",
+    "1",
+    "--seeds",
+    "1",
+    "--train-size",
+    "64",
+    "--executor",
+    "serial",
+    "--quiet",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Run the command line in this process, from an empty folder; returns (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BATCHSCAPE_HOME", raising=False)
+    path = list(sys.path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["batchscape", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    yield call
+    sys.path[:] = path
+    for module in ("mynet", "mydata", "badnet"):
+        sys.modules.pop(module, None)
+
+
+def test_a_sweep_prints_a_line_a_batch_size_and_a_second_one_reads_the_store(run, tmp_path):
+    status, out, _ = run("sweep", *SMALL, "--store", "runs/demo")
+    assert status == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["16", "1"], ["64", "1"]]
+    assert len(list((tmp_path / "runs/demo").glob("*.json"))) == 2
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs/demo").iterdir()}
+    assert run("sweep", *SMALL, "--store", "runs/demo")[1] == out
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "runs/demo").iterdir()} == before
+    assert run("results", "runs/demo")[1] == out
+    table = run("results", "runs/demo", "--csv")[1].splitlines()
+    assert len(table) == 3
+    assert table[0].startswith("epoch,updates,examples,seconds,train_loss")
+    assert len(run("results", "runs/demo", "--curves")[1].splitlines()) == 5
+
+
+def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, tmp_path):
+    run("sweep", *SMALL, "--store", "runs/demo")
+    status, out, _ = run("landscape", "runs/demo", "--between", "16", "full", "--points", "5", "-q")
+    assert status == 0
+    assert "Loss barrier between B = 16 and B = 64" in out
+    figure = pathlib.Path(out.splitlines()[-1])
+    assert figure == tmp_path / "runs/demo/figures/line_16_64.png"
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+
+
+MYNET = """
+import keras
+def build():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+"""
+
+MYDATA = """
+import numpy as np
+def load():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype("float32")
+    return x, (x[:, 0] > 0).astype("int64")
+"""
+
+
+def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_path):
+    """From an empty folder, by the console script, which does not have that folder on its path by itself."""
+    (tmp_path / "mynet.py").write_text(MYNET)
+    (tmp_path / "mydata.py").write_text(MYDATA)
+    script = pathlib.Path(sys.executable).with_name("batchscape")
+    command = [script, "sweep", "--model", "mynet:build", "--data", "mydata:load", "--batch-size", "4,8,16,full"]
+    command += ["--epochs", "2", "--seeds", "1", "--workers", "2", "--executor", "processes"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+    assert "inferred from the labels" in done.stderr
+    assert "oneDNN" not in done.stderr  # TensorFlow's greetings stay out of the way.
+    assert len(list((tmp_path / "runs/sweep").glob("*.json"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "--batch-size", ""], "--batch-size needs at least one value"),
+        (["sweep", "--batch-size", "0"], "batch_size must be an integer ≥ 1. Received: batch_size=0"),
+        (["sweep", "--batch-size", "-4"], "Received: batch_size=-4"),
+        (["sweep", "--batch-size", "2.5"], "Received: '2.5'"),
+        (["sweep", "--batch-size", "9999"], "at most the number of training examples, 1280"),
+        (["sweep", "--learning-rate", "fast"], "--learning-rate must be a number. Received: 'fast'"),
+        (["sweep", "--learning-rate", "nan"], "learning_rate must be a finite number > 0"),
+        (["sweep", "--seeds", "0"], "--seeds must be an integer ≥ 1"),
+        (["sweep", "--epochs", "1", "--until-loss", "0.1"], "Exactly one of"),
+        (["sweep", "--model", "mpl"], "did you mean mlp?"),
+        (["sweep", "--model", "nonet:build"], "No module 'nonet'"),
+        (["sweep", "--model", "badnet:build"], "Importing badnet raised RuntimeError: not today"),
+        (["sweep", "--dataset", "digitz"], "did you mean digits?"),
+        (["sweep", "--dataset", "nothing.npz"], "No such file: nothing.npz"),
+        (["sweep", "--dataset", "spoilt.npz"], "must be finite"),
+        (["sweep", "--loss", "mean_squared"], "Unknown loss"),
+        (["sweep", "--optimizer", "sdg"], "did you mean sgd?"),
+        (["sweep", "--engine", "fastest"], "Unknown engine"),
+        (["sweep", "--executor", "threads"], "Unknown executor"),
+        (["sweep", "--store", "occupied/store"], "cannot be written"),
+        (["results", "nowhere"], "No store at"),
+        (["landscape", "nowhere", "--between", "8", "full"], "No store at"),
+        (["landscape", "nowhere"], "landscape needs two batch sizes"),
+        (["claims", "--tables", "nowhere"], "must hold runs.csv.gz"),
+        (["figures", "--tables", "nowhere"], "must hold runs.csv.gz"),
+        (["reproduce", "--profile", "huge"], "Unknown profile"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_status_2(run, tmp_path, arguments, message):
+    (tmp_path / "occupied").write_text("a file, not a folder")
+    (tmp_path / "badnet.py").write_text("raise RuntimeError('not today')\n")
+    x = np.full((20, 3), np.nan, np.float32)
+    np.savez(tmp_path / "spoilt.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
+    before = {file.name for file in tmp_path.iterdir()}
+    status, out, err = run(*arguments, *(["-q"] if arguments[0] in ("sweep", "landscape", "reproduce") else []))
+    assert status == 2
+    assert message in err
+    assert len([line for line in err.splitlines() if line.startswith("batchscape:")]) == 1
+    assert "Traceback" not in err + out
+    assert {file.name for file in tmp_path.iterdir()} - before <= {"__pycache__"}
+
+
+def test_every_command_shows_an_example_in_its_help(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    for command in ("reproduce", "sweep", "results", "landscape", "claims", "figures"):
+        status, out, _ = run(command, "--help")
+        assert status == 0
+        assert f"Example: batchscape {command}" in " ".join(out.replace("`", "").split()), command

@@ -1,0 +1,263 @@
+"""Sweeps: only what is missing is computed, whatever happened before, in this process and in others."""
+
+import dataclasses
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+import batchscape as bs
+from batchscape.errors import InvalidInput, StoreError, UserCodeError
+from batchscape.sweep import executors
+from batchscape.sweep.measure import measure_runs
+from batchscape.sweep.store import Store
+
+SERIAL = {"executor": "serial", "show_progress": False}
+
+
+def net():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+
+def grid(**changes):
+    return bs.Grid(**{"batch_size": [10, "full"], "epochs": 1, "learning_rate": 0.1, "seed": range(2), **changes})
+
+
+def files(folder):
+    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.is_file()}
+
+
+def test_a_second_call_reads_the_store_and_added_seeds_cost_only_themselves(tmp_path, blobs):
+    first = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    before = files(tmp_path)
+    assert len(first) == 4
+    again = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    assert files(tmp_path) == before
+    assert again.equals(first)
+    more = bs.run_sweep(
+        grid(seed=range(3), batch_size=[10, 20, "full"]), store=tmp_path, build=net, data=blobs, **SERIAL
+    )
+    assert len(more) == 9
+    assert before.items() <= files(tmp_path).items()
+
+
+def test_the_frame_follows_the_order_of_the_grid(tmp_path, blobs):
+    frame = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    assert frame[["batch", "seed"]].to_numpy().tolist() == [[10, 0], [10, 1], [81, 0], [81, 1]]
+    assert frame["model"].unique().tolist() == ["tests.test_sweep:net"]
+    assert frame["dataset"].unique().tolist() == ["arrays"]
+
+
+def test_a_run_of_a_sweep_equals_the_run_by_itself(tmp_path, blobs):
+    bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    for record in Store(tmp_path).records():
+        alone = bs.fit_one(record.cell, build=net, data=blobs)
+        assert alone.hash == record.hash
+        for a, b in zip(alone.weights["final"], record.weights["final"], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_an_edited_model_or_other_data_are_other_runs(tmp_path, blobs):
+    def wider():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(3)])
+
+    x, y = blobs
+    names = set()
+    for build, data in ((net, (x, y)), (wider, (x, y)), (net, (x + 1, y))):
+        frame = bs.run_sweep(grid(seed=[0], batch_size=[10]), store=tmp_path, build=build, data=data, **SERIAL)
+        names |= set(frame["hash"])
+    assert len(names) == 3
+
+
+def test_a_failed_cell_is_recorded_and_done_anew_and_a_diverged_one_is_a_result(tmp_path, blobs, caplog):
+    class Fragile(keras.Model):
+        broken = True
+
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def train_step(self, data):
+            if Fragile.broken:
+                raise RuntimeError("out of luck")
+            return super().train_step(data)
+
+    cells = grid(batch_size=[10], learning_rate=[0.1, 1e38])
+    frame = bs.run_sweep(cells, store=tmp_path, build=Fragile, data=blobs, **SERIAL)
+    assert set(frame["status"]) == {"FAILED"}
+    assert frame["reason"].str.contains("RuntimeError").all()
+    assert "4 of 4 runs failed" in caplog.text
+    Fragile.broken = False
+    frame = bs.run_sweep(cells, store=tmp_path, build=Fragile, data=blobs, **SERIAL)
+    assert frame["status"].tolist() == ["COMPLETE", "COMPLETE", "DIVERGED", "DIVERGED"]
+    before = files(tmp_path)
+    bs.run_sweep(cells, store=tmp_path, build=Fragile, data=blobs, **SERIAL)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"batch_size": [500]}, InvalidInput, "at most the number of training examples, 81"),
+        ({"loss": "nonsense"}, InvalidInput, "Unknown loss"),
+        ({"metrics": [("nonsense",)]}, InvalidInput, "Unknown metric"),
+        (
+            {"optimizer": "adam", "optimizer_options": {"momentum": 0.9}},
+            InvalidInput,
+            "optimizer_options do not fit adam",
+        ),
+        ({"initial_weights": "abcd"}, InvalidInput, "initial_weights must name a complete run"),
+        ({"train_size": 500}, InvalidInput, r"train_size must be in 1\.\.81"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(tmp_path, blobs, changes, error, message):
+    cells = bs.Grid(batch_size=[10], epochs=1) + grid(**changes)
+    with pytest.raises(error, match=message):
+        bs.run_sweep(cells, store=tmp_path / "store", build=net, data=blobs, **SERIAL)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_build_that_raises_is_named_before_anything_runs(tmp_path, blobs):
+    with pytest.raises(UserCodeError, match="raised ZeroDivisionError"):
+        bs.run_sweep(grid(), store=tmp_path / "store", build=lambda: 1 / 0, data=blobs, **SERIAL)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_corrupt_record_stops_the_sweep_and_is_not_overwritten(tmp_path, blobs):
+    frame = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    file = tmp_path / f"{frame['hash'].iloc[0]}.json"
+    file.write_text("half a rec")
+    with pytest.raises(StoreError, match=f"{file.name} is no readable record"):
+        bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    assert file.read_text() == "half a rec"
+
+
+def test_a_run_can_start_where_another_ended(tmp_path, blobs):
+    first = bs.run_sweep(grid(seed=[0], batch_size=["full"]), store=tmp_path, build=net, data=blobs, **SERIAL)[
+        "hash"
+    ].iloc[0]
+    second = bs.run_sweep(
+        grid(seed=[1], batch_size=[10], initial_weights=first), store=tmp_path, build=net, data=blobs, **SERIAL
+    )
+    store = Store(tmp_path)
+    for a, b in zip(
+        store.load(first).weights["final"], store.load(second["hash"].iloc[0]).weights["initial"], strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_unknown_executor_and_no_workers_are_refused():
+    with pytest.raises(InvalidInput, match="executor"):
+        list(executors.run(abs, [1], executor="threads"))
+    with pytest.raises(InvalidInput, match="workers=0"):
+        list(executors.run(abs, [1], workers=0))
+
+
+def test_measurements_are_made_once_and_only_on_complete_runs(tmp_path, blobs):
+    cells = grid(batch_size=[10], learning_rate=[0.1, 1e38])
+    runs = bs.run_sweep(cells, store=tmp_path, build=net, data=blobs, **SERIAL)
+    calls = []
+
+    def prepare(model, data, loss, *, power):
+        calls.append("prepare")
+        return lambda record: {"norm": float(np.linalg.norm(record.weights["final"][0]) ** power), "many": [1, 2]}
+
+    for expected in (["prepare"], ["prepare"]):
+        frame = measure_runs(Store(tmp_path), runs["hash"], "norm", prepare, build=net, data=blobs, power=2, **SERIAL)
+        assert calls == expected
+        assert list(frame) == ["hash", "norm"]
+        assert len(frame) == 2
+    measure_runs(Store(tmp_path), runs["hash"], "norm", prepare, build=net, data=blobs, power=1, **SERIAL)
+    assert calls == ["prepare", "prepare"]
+
+
+def same_results(one, other):
+    """Whether two stores hold the same runs, but for times and where they were made."""
+    names = one.hashes()
+    assert names == other.hashes()
+    for name in names:
+        a, b = one.load(name), other.load(name)
+        untimed = [{key: value for key, value in record.curves.items() if key != "seconds"} for record in (a, b)]
+        assert untimed[0] == untimed[1]
+        for stage in a.weights:
+            for u, v in zip(a.weights[stage], b.weights[stage], strict=True):
+                np.testing.assert_array_equal(u, v)
+    return True
+
+
+def test_worker_processes_give_what_this_process_gives_even_after_one_was_killed(tmp_path, blobs):
+    """A worker dies by kill −9 in the middle of a cell: that cell is FAILED by name, the sweep goes on, and the next
+    call completes it; the result equals an undisturbed one.
+    """
+    marker = tmp_path / "marker"
+    parent = os.getpid()
+
+    def build():
+        if os.getpid() != parent and not marker.exists():
+            marker.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+    cells = grid(seed=range(3))
+    undisturbed, disturbed = Store(tmp_path / "a"), Store(tmp_path / "b")
+    marker.write_text("")
+    bs.run_sweep(cells, store=undisturbed, build=build, data=blobs, **SERIAL)
+    marker.unlink()
+    frame = bs.run_sweep(
+        cells, store=disturbed, build=build, data=blobs, executor="processes", workers=2, show_progress=False
+    )
+    assert sorted(frame["status"]) == ["COMPLETE"] * 5 + ["FAILED"]
+    assert "the worker process died" in frame.loc[frame["status"] == "FAILED", "reason"].iloc[0]
+    frame = bs.run_sweep(
+        cells, store=disturbed, build=build, data=blobs, executor="processes", workers=2, show_progress=False
+    )
+    assert set(frame["status"]) == {"COMPLETE"}
+    assert same_results(undisturbed, disturbed)
+
+
+def test_a_workers_model_from_a_pipeline_function_is_fed_in_the_worker(tmp_path):
+    def load():
+        import tensorflow as tf
+
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
+        return tf.data.Dataset.from_tensor_slices((x, y))
+
+    frame = bs.run_sweep(
+        grid(seed=[0], batch_size=[8]),
+        store=tmp_path,
+        build=net,
+        data=load,
+        executor="processes",
+        workers=1,
+        show_progress=False,
+    )
+    assert frame[["status", "engine"]].iloc[0].tolist() == ["COMPLETE", "dataset"]
+    with pytest.raises(InvalidInput, match="cannot be sent to worker processes"):
+        bs.run_sweep(grid(), store=tmp_path, build=net, data=load(), executor="processes", show_progress=False)
+
+
+def test_a_worker_is_replaced_after_its_share_of_tasks(monkeypatch):
+    monkeypatch.setattr(executors, "TASKS_PER_WORKER", 2)
+    monkeypatch.setattr(executors, "_start", lambda parent, path: None)
+    found = [
+        outcome.value for outcome in executors.run(lambda task: os.getpid(), range(5), executor="processes", workers=1)
+    ]
+    assert len(found) == 5
+    assert len(set(found)) == 3
+
+
+def test_cells_are_labelled_with_what_took_the_place_of_their_names(blobs):
+    from batchscape.sweep.sources import Sources
+
+    cell = Sources(net, "digits").label(bs.Cell(seed=3))
+    assert dataclasses.asdict(cell) | {"model": "", "dataset": ""} == dataclasses.asdict(bs.Cell(seed=3)) | {
+        "model": "",
+        "dataset": "",
+    }
+    assert (cell.model, cell.dataset) == ("tests.test_sweep:net", "digits")
