@@ -37,7 +37,7 @@ def test_a_curve_is_the_geometric_mean_over_seeds_with_its_interval():
 
 
 def test_labels_name_quantity_and_unit_and_panels_have_letters():
-    runs = runs_of(0.5, 0.0).assign(**dict.fromkeys(sweeps.TRAINING_PANELS, 1.0))
+    runs = runs_of(0.5, 0.0).assign(**dict.fromkeys([*sweeps.TRAINING_PANELS, "seconds_per_update"], 1.0))
     with style.paper():
         figure = sweeps.training(runs)
     assert [ax.get_title(loc="left") for ax in figure.axes] == list("abcdef")

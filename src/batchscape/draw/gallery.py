@@ -57,7 +57,7 @@ def _training_caption(study: tables.Tables) -> style.Caption:
     return style.Caption(
         finding=_answer("Does a larger batch need more epochs?", "C24", study),
         shows=(
-            "a–c: epochs, updates and training time (evaluation and compilation excluded) until the training loss first "
+            "a–c: epochs, updates and training time (updates × measured time of an update) until the training loss first "
             "reaches the target; d: smallest validation loss along the run; e: test accuracy and f: distance from the "
             "initial weights at the target. Curves keep the learning rate η, or η/B, fixed; dots are seeds."
             + (f" {missed} runs that missed the target are left out." if missed else "")

@@ -11,7 +11,16 @@ from batchscape.config import BUDGETS, Cell
 from batchscape.record import Record
 from batchscape.sweep.store import Store
 
-FACTS = ("batch", "n_train", "updates_per_epoch", "engine", "jit", "n_parameters", "compile_seconds")
+FACTS = (
+    "batch",
+    "n_train",
+    "updates_per_epoch",
+    "engine",
+    "jit",
+    "n_parameters",
+    "compile_seconds",
+    "seconds_per_update",
+)
 """Facts of a record that become columns, next to the cell and the final quantities."""
 
 

@@ -31,6 +31,7 @@ class Recorder(keras.callbacks.Callback):
         reached: Whether the loss target was reached; None without one.
         diverged: Why the run diverged, or "".
         finished: Whether the run is over.
+        updates, seconds: Updates done, and the time spent in training alone.
     """
 
     def __init__(self, cell: Cell, plan: Plan, evaluator: Evaluator, updates_in_batch: Callable[[], int]):
@@ -47,7 +48,7 @@ class Recorder(keras.callbacks.Callback):
         self._train: dict[str, float] = {}
         self._checkpoints: list[int] = []
         self._path_length = 0.0
-        self._seconds = 0.0
+        self.seconds = 0.0
 
     def start(self, model: keras.Model) -> None:
         """Record the weights that the run starts from, and start the clock."""
@@ -60,7 +61,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Count the updates of a batch, or block, and look at the run."""
-        self._seconds += time.perf_counter() - self._resumed_at
+        self.seconds += time.perf_counter() - self._resumed_at
         self.updates += self._updates_in_batch()
         self._train = {}
         self._follow_path(logs)
@@ -127,7 +128,7 @@ class Recorder(keras.callbacks.Callback):
             "epoch": self.updates / self._plan.updates_per_epoch,
             "updates": self.updates,
             "examples": self._plan.examples_after(self.updates),
-            "seconds": self._seconds,
+            "seconds": self.seconds,
             **(self._train or self._evaluate("train")),
             **self._evaluate("val", "test"),
             "distance": float(np.linalg.norm(weights - self._start)),

@@ -8,6 +8,8 @@ block instead of once an update.
 """
 
 import collections
+import statistics
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +22,9 @@ from batchscape import xla
 from batchscape.data import Data, epoch_order, make_dataset
 from batchscape.errors import InvalidInput
 from batchscape.train.plan import MAX_INDICES, Blocks, Plan
+
+TIMED_BLOCKS, TIMED_UPDATES, TIMED_INDICES = 5, 64, 1 << 16
+"""How an update is timed: blocks, updates in each, and the largest number of samples in one of them."""
 
 FIRST_BLOCKS = 16
 """Epochs, or blocks where they are longer, in the first call of `fit`; each further call takes twice as many."""
@@ -52,6 +57,10 @@ class Stock:
         """Number of updates behind the batch that `fit` has just reported."""
         return 1
 
+    def time_update(self, plan: Plan) -> float | None:
+        """Seconds an update takes where nobody looks in between; None where only the run itself can tell."""
+        return None
+
     def _take(self, rows: np.ndarray):
         return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
 
@@ -78,6 +87,10 @@ class Dataset:
         """See `Stock.updates_in_batch`."""
         return 1
 
+    def time_update(self, plan: Plan) -> float | None:
+        """See `Stock.time_update`."""
+        return None
+
     def _pipeline(self, plan: Plan, epoch: int) -> tf.data.Dataset:
         keep = "keep" if plan.tail else "drop"
         if self.data.pipeline is not None:
@@ -98,10 +111,10 @@ class Fused:
     def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None):
         self.jit = xla.pays(model, data.x_train) if jit is None else jit
         self._updates: collections.deque[int] = collections.deque()
-        run_block = fuse(model, data.x_train, data.y_train, jit=self.jit)
+        self._run_block = fuse(model, data.x_train, data.y_train, jit=self.jit)
 
         def train_step(model, block):
-            path_length = run_block(*block)
+            path_length = self._run_block(*block)
             return {**model.get_metrics_result(), "path_length": path_length}
 
         model.train_step = types.MethodType(train_step, model)
@@ -127,6 +140,18 @@ class Fused:
     def updates_in_batch(self) -> int:
         """See `Stock.updates_in_batch`."""
         return self._updates.popleft()
+
+    def time_update(self, plan: Plan) -> float:
+        """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
+        rows = min(TIMED_UPDATES, max(1, TIMED_INDICES // plan.batch_size))
+        order = epoch_order(plan.n_train, plan.seed, 0)
+        indices = tf.constant(np.resize(order, (rows, plan.batch_size)))
+        seconds = []
+        for _ in range(1 + TIMED_BLOCKS):
+            begin = time.perf_counter()
+            float(self._run_block(indices, tf.constant(rows)))
+            seconds.append(time.perf_counter() - begin)
+        return statistics.median(seconds[1:]) / rows  # The first one compiles.
 
     def _feed(self, blocks: Blocks) -> dict[str, Any]:
         columns = blocks if blocks.tails.size else blocks[:2]

@@ -88,7 +88,7 @@ class Trainer:
         self._own_rate = optimizers.own_rate(model.optimizer)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
         self._evaluate = Evaluator(model, data, self._loss, self._metrics, jit=xla.pays(model, data.x_train))
-        self._warm: set[tuple[int, ...]] = set()
+        self._seconds_per_update: dict[tuple[int, ...], float | None] = {}
         self._engine = None
         self._engine_note = ""
 
@@ -112,6 +112,9 @@ class Trainer:
             if recorder.finished:
                 break
             _fit(self._model, callbacks=[recorder, *callbacks], **arguments)
+        seconds_per_update = self._seconds_per_update[plan.shapes]
+        if seconds_per_update is None:
+            seconds_per_update = recorder.seconds / max(1, recorder.updates)
         diverged = bool(recorder.diverged) and not recorder.reached
         return Record(
             cell=cell,
@@ -120,15 +123,19 @@ class Trainer:
             reason=recorder.diverged if diverged else "",
             curves={name: [row[name] for row in recorder.rows] for name in recorder.rows[0]},
             final={**recorder.final, "reached": recorder.reached, **_best_validation(recorder.rows)},
-            facts={**self._facts(plan), "learning_rate": learning_rate, "compile_seconds": compile_seconds},
+            facts={
+                **self._facts(plan),
+                "learning_rate": learning_rate,
+                "compile_seconds": compile_seconds,
+                "seconds_per_update": seconds_per_update,
+            },
             environment=environment(),
             weights=recorder.weights,
         )
 
     def _warm_up(self, plan: Plan) -> float:
-        """Compile for the batch shapes of a plan, and return the seconds it took; weights may change."""
-        shapes = (plan.updates_per_block, plan.batch_size, plan.tail)
-        if shapes in self._warm:
+        """Compile for the batch shapes of a plan, time an update, and return the seconds it took; weights change."""
+        if plan.shapes in self._seconds_per_update:
             return 0.0
         begin = time.perf_counter()
         if self._engine is None:
@@ -136,8 +143,9 @@ class Trainer:
         for arguments in self._engine.warm_up(plan):
             _fit(self._model, callbacks=[], **arguments)
         self._evaluate("train", "val", "test")
-        self._warm.add(shapes)
-        return time.perf_counter() - begin
+        compile_seconds = time.perf_counter() - begin
+        self._seconds_per_update[plan.shapes] = self._engine.time_update(plan)
+        return compile_seconds
 
     def _choose_engine(self, plan: Plan):
         """The first engine that runs, and why the ones before it did not."""

@@ -81,6 +81,11 @@ class Plan:
         after = 0 if cell.until_loss is None else max(per_epoch, 3)
         return cls(n_train, batch_size, tail, per_epoch, total, after, block, evaluate_every, cell.seed)
 
+    @property
+    def shapes(self) -> tuple[int, int, int]:
+        """What a program is compiled for: updates in a block, examples in a batch and in the tail."""
+        return self.updates_per_block, self.batch_size, self.tail
+
     def examples_after(self, updates: int) -> int:
         """Training examples processed in the first `updates` updates."""
         epochs, rest = divmod(updates, self.updates_per_epoch)
