@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import batchscape as bs
 from batchscape.config import Cell
+from batchscape.train.fit import Trainer
 
 OPTIMIZERS = {
     "sgd": ("sgd", {}, 0.1),
@@ -85,11 +86,21 @@ def test_engines_agree_at_the_ends_of_the_range(changes):
         assert_equal_runs(stock, train(engine, dense_net, "sgd", **changes))
 
 
-def test_engines_agree_on_a_convolution_which_xla_is_kept_away_from():
-    fused = train("fused", conv_net, "momentum")
-    assert fused.facts["jit"] is False
-    assert_equal_runs(train("stock", conv_net, "momentum"), fused)
-    assert train("fused", dense_net, "sgd").facts["jit"] is True
+@pytest.mark.parametrize(("batch_size", "jit"), [(5, True), (250, False)])
+def test_engines_agree_on_a_convolution_which_xla_gets_only_in_small_batches(batch_size, jit):
+    fused = train("fused", conv_net, "momentum", batch_size=batch_size)
+    assert fused.facts["jit"] is jit
+    assert_equal_runs(train("stock", conv_net, "momentum", batch_size=batch_size), fused, tolerance=1e-5)
+
+
+def test_one_model_goes_to_and_fro_between_programs_without_mixing_them_up(digits):
+    cells = [Cell(batch_size=batch_size, updates=5, learning_rate=0.1) for batch_size in (4, 256, 4)]
+    trainer = Trainer(cells[0], digits, conv_net)
+    first, middle, again = (trainer.run(cell) for cell in cells)
+    assert [record.facts["jit"] for record in (first, middle, again)] == [True, False, True]
+    assert middle.final["updates"] == 5
+    for a, b in zip(first.weights["final"], again.weights["final"], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_engines_agree_where_a_loss_target_is_crossed_and_on_the_weights_kept_after_it():

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Cell": "config",
     "Grid": "config",
+    "PROFILES": "config",
     "Data": "data",
     "epoch_order": "data",
     "load_dataset": "data",
@@ -21,6 +22,19 @@ _HOME = {
     "run_sweep": "sweep.run",
     "load_results": "sweep.results",
     "Store": "sweep.store",
+    "measure_runs": "sweep.measure",
+    "Objective": "minima.objective",
+    "interpolate": "minima.line",
+    "hessian_eigenvalues": "minima.hessian",
+    "hessian_trace": "minima.hessian",
+    "measure_curvature": "minima.curvature",
+    "lines_between": "landscape",
+    "verdict": "judge.claims",
+    "verdicts": "judge.claims",
+    "Tables": "tables",
+    "reproduce": "study",
+    "run_study": "study",
+    "folder_of": "study",
 }
 """Where each public name lives."""
 

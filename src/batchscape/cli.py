@@ -55,10 +55,10 @@ def reproduce(
     """Run the main job: sweep the batch size on digits, measure the minima, judge the statements, draw the figures."""
     config.get_profile(profile)
     import_tensorflow()
-    from batchscape import reproduce as job
+    from batchscape import study
     from batchscape.tables import Tables
 
-    done = job.reproduce(profile, out=out, executor=executor, workers=workers, show_progress=not quiet)
+    done = study.reproduce(profile, out=out, executor=executor, workers=workers, show_progress=not quiet)
     if tables:
         Tables.load(done.tables).save(tables)
     _print_verdicts(done.verdicts)

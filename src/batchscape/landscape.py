@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from batchscape import paths, progress
+from batchscape import progress
 from batchscape.config import Cell
 from batchscape.errors import InvalidInput
 from batchscape.minima.line import interpolate
@@ -101,13 +101,13 @@ def draw_lines(lines: pd.DataFrame, folder: str | os.PathLike, *, store: Store) 
     start, end = f"B = {first['batch_a']}", f"B = {first['batch_b']}"
     with style.paper():
         figure = drawing.interpolation(lines, start=start, end=end)
-        caption = style.Caption(
-            finding=summarise_barriers(lines),
-            shows="a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median.",
-            basis=f"Runs of {store.path.name}, n = {lines['seed'].nunique()} paired seeds.",
-        )
-        name = f"line_{first['batch_a']}_{first['batch_b']}"
-        return style.save_figure(figure, name, paths.resolve(folder), caption=caption, about={"profile": None})["png"]
+    caption = style.Caption(
+        finding=summarise_barriers(lines),
+        shows="a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median.",
+        basis=f"Runs of {store.path.name}, n = {lines['seed'].nunique()} paired seeds.",
+    )
+    name = f"line_{first['batch_a']}_{first['batch_b']}"
+    return style.save_figure(figure, name, folder, caption=caption, about={"n": int(lines["seed"].nunique())})["png"]
 
 
 def summarise_barriers(lines: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import enum
 import functools
 import hashlib
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from batchscape import cpu
 from batchscape.config import Cell
 
 SCHEMA_VERSION = 1
@@ -91,6 +91,6 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
         "platform": f"{sys.platform} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or "all",
+        "cores": cpu.cores(),
+        "threads": cpu.threads(),
     }

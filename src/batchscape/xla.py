@@ -1,35 +1,74 @@
 """Where XLA pays.
 
-Measured on CPU (`benchmarks/training.py`): a fused loop of matrix products runs up to 15 times faster under XLA, one
-with convolutions 1 to 60 times slower (tensorflow#62808). So the graph decides, the same way every time, and records
-stay comparable; the choice is stored in each of them.
+On a CPU a fused loop of matrix products runs up to 15 times faster under XLA, while its convolutions run at 5 to 10
+GFLOP/s, up to 60 times slower than oneDNN's (tensorflow#62808); but they need no dispatch, which costs a plain update
+0.2 to 0.6 ms. So XLA pays for convolutions as long as an update is small (`benchmarks/convolution.py`). A rule on the
+graph decides and not a stopwatch, so that a run is compiled the same way every time; each record stores the choice.
 """
 
+import dataclasses
 import functools
-import operator
+import math
 
 import keras
 import tensorflow as tf
 
-NOT_FOR_XLA = ("Conv", "Pool", "PyFunc")
-"""Parts of the names of TensorFlow operations that XLA runs slowly on a CPU, or not at all."""
+from batchscape import cpu
+
+MOST_FLOPS_PER_THREAD = 1.5e6
+"""XLA pays up to this many floating point operations in the convolutions of an update, for each thread."""
+
+BACKWARD = 2
+"""Operations of a backward pass, in forward passes."""
 
 
-def pays(model: keras.Model, x_example) -> bool:
-    """Whether functions of `model` should be compiled by XLA.
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a model computes, as far as the choice is concerned.
+
+    Attributes:
+        convolution_flops: Operations in the convolutions of a forward pass of one example; infinite where unknown.
+        calls_python: Whether it calls back into Python, which XLA cannot.
+    """
+
+    convolution_flops: float
+    calls_python: bool
+
+    def suits_xla(self, batch_size: int) -> bool:
+        """Whether updates, or passes, of `batch_size` examples should be compiled by XLA."""
+        if self.calls_python:
+            return False
+        if not self.convolution_flops or tf.config.list_logical_devices("GPU"):
+            return True
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or cpu.threads()
+        return (1 + BACKWARD) * self.convolution_flops * batch_size <= MOST_FLOPS_PER_THREAD * threads
+
+
+def work_of(model: keras.Model, x) -> Work:
+    """Read off the graph of a model what it computes.
 
     Args:
         model: A built Keras model.
-        x_example: Inputs of a few examples, shape (n, ...) or a tree of such arrays.
-
-    Returns:
-        True on a GPU; on a CPU, True unless the model convolves or pools.
+        x: Inputs, shape (n, ...) or a tree of such arrays; only their shapes and types count.
     """
-    if tf.config.list_logical_devices("GPU"):
-        return True
-    spec = keras.tree.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), x_example)
-    traced = tf.function(functools.partial(model, training=True)).get_concrete_function(spec)
-    definition = traced.graph.as_graph_def()
-    bodies = map(operator.attrgetter("node_def"), definition.library.function)
-    names = {node.op for body in (definition.node, *bodies) for node in body}
-    return not any(part in name for name in names for part in NOT_FOR_XLA)
+    spec = keras.tree.map_structure(lambda array: tf.TensorSpec((1, *array.shape[1:]), array.dtype), x)
+    graph = tf.function(functools.partial(model, training=True), autograph=False).get_concrete_function(spec).graph
+    inside = [node.op for body in graph.as_graph_def().library.function for node in body.node_def]
+    operations = graph.get_operations()
+    flops = sum(_convolution_flops(operation) for operation in operations)
+    return Work(
+        convolution_flops=math.inf if any("Conv" in name for name in inside) else flops,
+        calls_python=any("PyFunc" in name for name in [*inside, *(operation.type for operation in operations)]),
+    )
+
+
+def _convolution_flops(operation) -> float:
+    """2 × outputs × kernel size, which for a depthwise convolution is without its channels; 0 for anything else."""
+    if "Conv" not in operation.type:
+        return 0.0
+    output = operation.outputs[0].shape
+    kernels = [tensor.shape for tensor in list(operation.inputs)[1:] if tensor.shape.rank == output.rank]
+    if not kernels or not all(shape.is_fully_defined() for shape in (output, kernels[0])):
+        return math.inf
+    per_output = kernels[0][:-2] if "Depthwise" in operation.type else kernels[0][:-1]
+    return 2.0 * output.num_elements() * math.prod(per_output)

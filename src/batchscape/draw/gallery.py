@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from batchscape import tables
 from batchscape.draw import lines, style, sweeps
@@ -23,17 +26,74 @@ def draw_all(folder: str | os.PathLike, out: str | os.PathLike) -> dict[str, pat
         PNG files, by name.
     """
     study = tables.Tables.load(folder)
-    about = {"profile": study.about["profile"], "records": tables.sha256(folder)}
+    about = {"profile": study.about["profile"], "n": _seeds(study), "records": tables.sha256(folder)}
+    files = {}
+    for name, compose in FIGURES.items():
+        figure, caption = compose(study)
+        files[name] = style.save_figure(figure, name, out, caption=caption, about=about)["png"]
+    return files
+
+
+def training_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """What the batch size did to training, with its caption."""
+    missed = int((~study.runs["reached"].astype(bool)).sum())
+    caption = style.Caption(
+        finding=_answer("Does a larger batch need more epochs?", "C24", study),
+        shows=(
+            "a–c: epochs, updates and training time (updates × measured time of an update) until the training loss first "
+            "reaches the target; d: smallest validation loss along the run; e: test accuracy and f: distance from the "
+            "initial weights at the target. Curves keep the learning rate η, or η/B, fixed; dots are seeds."
+            + (f" {missed} runs that missed the target are left out." if missed else "")
+        ),
+        basis=_basis(study),
+    )
+    return _closed(sweeps.training, study.runs), caption
+
+
+def line_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """The loss between the minima of the smallest and the largest batch, with its caption."""
+    ends = _ends(study)
+    wide = study.lines[study.lines["split"] == "train"].pivot(index="seed", columns="alpha", values="loss")
+    before, after = (_growth(wide, *places) for places in ((0.0, -0.5), (1.0, 1.5)))
+    caption = style.Caption(
+        finding=(
+            f"Half the distance between the minima outside of them, the training loss has grown {before} beyond "
+            f"{ends['start']} and {after} beyond {ends['end']}."
+        ),
+        shows="a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median.",
+        basis=_basis(study),
+    )
+    return _closed(lines.interpolation, study.lines, **ends), caption
+
+
+def curvature_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """The curvature of the minima against batch size, with its caption."""
+    caption = style.Caption(
+        finding=_answer("Do larger batches end in sharper minima?", "C42", study),
+        shows=(
+            "a: largest eigenvalue and b: trace of the Hessian of the training loss, each the mean over the weights at "
+            "the first crossing of the target and three evaluations in the epoch after. Curves keep the learning rate η, "
+            "or η/B, fixed; dots are seeds."
+        ),
+        basis=_basis(study),
+    )
+    return _closed(sweeps.curvature, study.runs), caption
+
+
+FIGURES = {
+    "fig01_sweep_training": training_figure,
+    "fig02_line_loss": line_figure,
+    "fig03_curvature_batch": curvature_figure,
+}
+"""The figures of a study, in their order."""
+
+
+def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
+    """A figure in the style of all, closed for pyplot, so that a notebook shows it once."""
     with style.paper():
-        figures = {
-            "fig01_sweep_training": (sweeps.training(study.runs), _training_caption(study)),
-            "fig02_line_loss": (lines.interpolation(study.lines, **_ends(study)), _line_caption(study)),
-            "fig03_curvature_batch": (sweeps.curvature(study.runs), _curvature_caption(study)),
-        }
-        return {
-            name: style.save_figure(figure, name, out, caption=caption, about={**about, "n": _seeds(study)})["png"]
-            for name, (figure, caption) in figures.items()
-        }
+        figure = draw(*arguments, **options)
+    plt.close(figure)
+    return figure
 
 
 def _seeds(study: tables.Tables) -> int:
@@ -49,46 +109,6 @@ def _basis(study: tables.Tables) -> str:
     return (
         f"{claims.describe(study.runs)}, n = {_seeds(study)} paired seeds, bands and brackets: 95 % (Student t), "
         f"profile {study.about['profile']}."
-    )
-
-
-def _training_caption(study: tables.Tables) -> style.Caption:
-    missed = int((~study.runs["reached"].astype(bool)).sum())
-    return style.Caption(
-        finding=_answer("Does a larger batch need more epochs?", "C24", study),
-        shows=(
-            "a–c: epochs, updates and training time (updates × measured time of an update) until the training loss first "
-            "reaches the target; d: smallest validation loss along the run; e: test accuracy and f: distance from the "
-            "initial weights at the target. Curves keep the learning rate η, or η/B, fixed; dots are seeds."
-            + (f" {missed} runs that missed the target are left out." if missed else "")
-        ),
-        basis=_basis(study),
-    )
-
-
-def _curvature_caption(study: tables.Tables) -> style.Caption:
-    return style.Caption(
-        finding=_answer("Do larger batches end in sharper minima?", "C42", study),
-        shows=(
-            "a: largest eigenvalue and b: trace of the Hessian of the training loss, each the mean over the weights at the "
-            "first crossing of the target and three evaluations in the epoch after. Curves keep the learning rate η, or "
-            "η/B, fixed; dots are seeds."
-        ),
-        basis=_basis(study),
-    )
-
-
-def _line_caption(study: tables.Tables) -> style.Caption:
-    ends = _ends(study)
-    wide = study.lines[study.lines["split"] == "train"].pivot(index="seed", columns="alpha", values="loss")
-    before, after = (_growth(wide, *places) for places in ((0.0, -0.5), (1.0, 1.5)))
-    return style.Caption(
-        finding=(
-            f"Half the distance between the minima outside of them, the training loss has grown {before} beyond "
-            f"{ends['start']} and {after} beyond {ends['end']}."
-        ),
-        shows="a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median.",
-        basis=_basis(study),
     )
 
 

@@ -103,13 +103,14 @@ def save_figure(
         about: Profile, n, data, and the sha256 of the records behind it.
 
     Returns:
-        The files, by ending.
+        The files, by ending; the figure is closed.
     """
     folder = paths.resolve(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "json")}
-    figure.savefig(files["png"], metadata={"Software": None})
-    figure.savefig(files["pdf"], metadata={"CreationDate": None})
+    with paper():
+        figure.savefig(files["png"], metadata={"Software": None})
+        figure.savefig(files["pdf"], metadata={"CreationDate": None})
     described = {
         "name": name,
         "caption": dataclasses.asdict(caption),
@@ -117,6 +118,7 @@ def save_figure(
         "versions": {package: metadata.version(package) for package in ("matplotlib", "numpy")},
         "plotted": [_plotted(ax) for ax in figure.axes],
     }
+    plt.close(figure)
     files["json"].write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return files
 

@@ -165,6 +165,16 @@ def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def to_markdown(given: Iterable[Verdict]) -> str:
+    """Verdicts as a Markdown table, one row a statement."""
+    given = list(given)
+    rows = ["| id | statement | verdict | evidence: large ÷ small batch, 95 % interval |", "|---|---|---|---|"]
+    for item in given:
+        evidence = item.evidence or "<br>".join(f"{item.claim.label}: {comparison}" for comparison in item.comparisons)
+        rows.append(f"| {item.claim.id} | {item.claim.statement} | **{item.word}** | {evidence} |")
+    return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given))})"])
+
+
 def _exact_verdict(claim: Claim, runs: pd.DataFrame) -> Verdict:
     """C22: the number of updates an epoch is a count, so every run must have it exactly."""
     done = runs[runs["status"] != "FAILED"]
@@ -212,7 +222,8 @@ def _flag_losses(family: strata.Family, seeds) -> str:
     """Whether runs that are compared at matched training loss really match."""
     losses = family.pairs("train_loss").loc[seeds]
     apart = (np.abs(np.log(losses["large"] / losses["small"])) > LOSS_TOLERANCE).sum()
-    return f"training losses differ by more than {LOSS_TOLERANCE:.0%} in {apart} pairs" if apart else ""
+    pairs = "pair" if apart == 1 else "pairs"
+    return f"training losses differ by more than {LOSS_TOLERANCE:.0%} in {apart} {pairs}" if apart else ""
 
 
 def _combine(comparisons: Iterable[Comparison]) -> str:

@@ -25,12 +25,12 @@ class Derivatives:
         y: Targets, shape (n, ...).
         functions: (y_true, y_pred) -> one value an example; the first is the loss.
         chunk: Largest number of examples in a forward pass.
-        jit: Whether XLA compiles; by `xla.pays` if None.
+        jit: Whether XLA compiles; by the rule of `xla` if None.
     """
 
     def __init__(self, model: keras.Model, x, y, functions: Sequence[Callable], *, chunk: int, jit: bool | None = None):
         self._model, self._functions, self._chunk = model, functions, chunk
-        self._jit = xla.pays(model, x) if jit is None else jit
+        self._jit = xla.work_of(model, x).suits_xla(min(chunk, len(y))) if jit is None else jit
         self._n = len(y)
         self._examples = chunks.to_device((x, y))
         self._shapes = [tuple(variable.shape) for variable in model.trainable_variables]
@@ -70,7 +70,19 @@ class Derivatives:
         return tf.constant(trainable, self._dtype), [tf.convert_to_tensor(value) for value in other]
 
     def _compile(self, function: Callable) -> Callable:
-        return tf.function(function, jit_compile=self._jit, reduce_retracing=False, autograph=False)
+        """Compile for each shape that comes along; concrete functions, since TensorFlow warns of traces it takes for
+        a mistake.
+        """
+        traced = tf.function(function, jit_compile=self._jit, autograph=False)
+        programs: dict[tuple, Callable] = {}
+
+        def call(*arguments):
+            shapes = tuple(tuple(argument.shape) for argument in tf.nest.flatten(arguments))
+            if shapes not in programs:
+                programs[shapes] = traced.get_concrete_function(*arguments)
+            return programs[shapes](*arguments)
+
+        return call
 
     def _predict(self, trainable, other, x):
         parts = tf.split(trainable, self._sizes)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
-from batchscape import quiet
+from batchscape import cpu, quiet
 from batchscape.errors import InvalidInput, unknown_name
 
 EXECUTORS = ("auto", "serial", "processes")
@@ -50,7 +50,7 @@ def run(
     """
     check(executor, workers)
     tasks = list(tasks)
-    workers = min(workers or cores(), len(tasks))
+    workers = min(workers or cpu.cores(), len(tasks))
     if executor == "auto":
         executor = "processes" if workers > 1 and len(tasks) >= FEWEST_TASKS_FOR_PROCESSES else "serial"
     if executor == "serial":
@@ -65,11 +65,6 @@ def check(executor: str, workers: int | None) -> None:
         raise unknown_name("executor", executor, EXECUTORS)
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers must be an integer ≥ 1. Received: workers={workers}")
-
-
-def cores() -> int:
-    """Number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_in_processes(function: Callable, tasks: list, workers: int) -> Iterator[Outcome]:

@@ -109,24 +109,37 @@ class Fused:
     name = "fused"
 
     def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None):
-        self.jit = xla.pays(model, data.x_train) if jit is None else jit
+        self.jit = jit
+        self._model, self._data = model, data
+        self._choose_jit = xla.work_of(model, data.x_train).suits_xla if jit is None else lambda batch_size: jit
         self._updates: collections.deque[int] = collections.deque()
-        self._run_block = fuse(model, data.x_train, data.y_train, jit=self.jit)
+        self._programs: dict[bool, Callable] = {}
+        self._train_functions: dict[bool, Any] = {}
 
         def train_step(model, block):
-            path_length = self._run_block(*block)
+            path_length = self._programs[self.jit](*block)
             return {**model.get_metrics_result(), "path_length": path_length}
 
         model.train_step = types.MethodType(train_step, model)
-        model.train_function = None
+
+    def _prepare(self, plan: Plan) -> None:
+        """Switch to the program for the batch size of a plan; what Keras has traced around each is kept."""
+        self._train_functions[self.jit] = self._model.train_function
+        self.jit = self._choose_jit(plan.batch_size)
+        self._model.train_function = self._train_functions.get(self.jit)
+        if self.jit not in self._programs:
+            self._model.train_function = None
+            self._programs[self.jit] = fuse(self._model, self._data.x_train, self._data.y_train, jit=self.jit)
 
     def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
         """See `Stock.warm_up`; this block has no updates and changes nothing."""
+        self._prepare(plan)
         blocks = plan.blocks(range(1))
         yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
 
     def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
         """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
+        self._prepare(plan)
         first, n_epochs = 0, 1 if whole_epochs else plan.epochs_per_block * FIRST_BLOCKS
         most = max(1, MAX_INDICES // plan.n_train)
         while first < plan.n_epochs:
@@ -149,7 +162,7 @@ class Fused:
         seconds = []
         for _ in range(1 + TIMED_BLOCKS):
             begin = time.perf_counter()
-            float(self._run_block(indices, tf.constant(rows)))
+            float(self._programs[self.jit](indices, tf.constant(rows)))
             seconds.append(time.perf_counter() - begin)
         return statistics.median(seconds[1:]) / rows  # The first one compiles.
 
@@ -162,10 +175,8 @@ def candidates(name: str, model: keras.Model, data: Data) -> Iterator[Callable[[
     """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
     if name == "auto":
         if data.pipeline is None:
-            jit = xla.pays(model, data.x_train)
-            yield lambda: Fused(model, data, jit=jit)
-            if jit:
-                yield lambda: Fused(model, data, jit=False)
+            yield lambda: Fused(model, data)
+            yield lambda: Fused(model, data, jit=False)
         yield lambda: Dataset(model, data)
         return
     if data.pipeline is not None and name != "dataset":

@@ -51,8 +51,8 @@ def _compile_means(model: keras.Model, examples, functions, *, jit: bool) -> Cal
         y_pred = model(x, training=False)
         return tf.stack([chunks.masked_sum(function(y, y_pred), mask) for function in functions])
 
-    @tf.function(input_signature=(), jit_compile=jit, autograph=False)
     def sums():
         return chunks.accumulate(sums_of, tf.zeros(len(functions), tf.float64), examples)
 
-    return lambda: sums().numpy() / n
+    compiled = tf.function(sums, jit_compile=jit, autograph=False).get_concrete_function()
+    return lambda: compiled().numpy() / n

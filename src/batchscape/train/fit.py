@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from batchscape import losses, models, xla
+from batchscape.chunks import CHUNK
 from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput
@@ -87,7 +88,8 @@ class Trainer:
         model.optimizer.build(model.trainable_variables)
         self._own_rate = optimizers.own_rate(model.optimizer)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
-        self._evaluate = Evaluator(model, data, self._loss, self._metrics, jit=xla.pays(model, data.x_train))
+        jit = xla.work_of(model, data.x_train).suits_xla(CHUNK)
+        self._evaluate = Evaluator(model, data, self._loss, self._metrics, jit=jit)
         self._seconds_per_update: dict[tuple[int, ...], float | None] = {}
         self._engine = None
         self._engine_note = ""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -62,16 +63,35 @@ def reproduce(
         A `Reproduction`; `verdicts.csv` and the figures stand in `out` too.
     """
     profile = config.get_profile(profile) if isinstance(profile, str) else profile
-    out = paths.resolve(out or f"runs/{profile.name}")
-    tables = measure(profile, Store(out / "store"), executor=executor, workers=workers, show_progress=show_progress)
+    out = paths.resolve(out or folder_of(profile))
+    tables = run_study(profile, Store(out / "store"), executor=executor, workers=workers, show_progress=show_progress)
     folder = tables.save(out / "tables")
     verdicts = claims.verdicts(tables.runs)
     claims.to_table(verdicts).to_csv(out / "verdicts.csv", index=False)
     return Reproduction(verdicts, gallery.draw_all(folder, out / "figures"), folder)
 
 
-def measure(profile: config.Profile, store: Store, **how) -> Tables:
-    """Train and measure all that a profile asks for and the store does not hold yet."""
+def folder_of(profile: str | config.Profile) -> pathlib.Path:
+    """Where the main job keeps its runs: `runs/<profile>` in the project, a temporary folder for the smoke profile."""
+    profile = config.get_profile(profile) if isinstance(profile, str) else profile
+    if profile.name == "smoke":
+        return pathlib.Path(tempfile.gettempdir()) / f"batchscape-smoke-{os.getpid()}"
+    return paths.resolve(f"runs/{profile.name}")
+
+
+def run_study(profile: str | config.Profile, store: str | os.PathLike | Store, **how) -> Tables:
+    """Train and measure all that a profile asks for and the store does not hold yet.
+
+    Args:
+        profile: The name of a profile, or a `Profile`.
+        store: A folder, or a `Store`.
+        **how: `executor`, `workers` and `show_progress`; see `run_sweep`.
+
+    Returns:
+        `Tables`: runs with their curvature, curves, and lines between minima.
+    """
+    profile = config.get_profile(profile) if isinstance(profile, str) else profile
+    store = store if isinstance(store, Store) else Store(store)
     runs = run_sweep(profile.grid(), store=store, **how)
     curvature = measure_runs(store, runs["hash"], "curvature", measure_curvature, n_probes=profile.n_probes, **how)
     curves = load_results(store, curves=True)
