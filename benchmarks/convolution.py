@@ -98,9 +98,8 @@ def check_rule() -> None:
             found, chosen = microseconds(programs, batch_size), work.suits_xla(batch_size)
             wrong = found[chosen] > 1.33 * found[not chosen]
             marks = {jit: f"{found[jit]:.0f}{'*' if jit is chosen else ' '}" for jit in (False, True)}
-            print(
-                f"{name} {side:<8}{batch_size:>5}{marks[False]:>9}{marks[True]:>9}{'  ?' if wrong else ''}", flush=True
-            )
+            doubt = "  ?" if wrong else ""
+            print(f"{name} {side:<8}{batch_size:>5}{marks[False]:>9}{marks[True]:>9}{doubt}", flush=True)
             if found[True] > 8 * found[False]:
                 break
 
@@ -116,10 +115,8 @@ def try_ways() -> None:
     for batch_size in (1, 8, 32, 128):
         limit = 1e6 * flops_per_update("cnn", data, batch_size) / rate
         found = microseconds(programs, batch_size)
-        print(
-            f"B = {batch_size:<4}" + "".join(f"{name}: {v:.0f} ({limit / v:.0%})   " for name, v in found.items()),
-            flush=True,
-        )
+        shown = "   ".join(f"{name}: {seconds:.0f} ({limit / seconds:.0%})" for name, seconds in found.items())
+        print(f"B = {batch_size:<4}{shown}", flush=True)
 
 
 if __name__ == "__main__":

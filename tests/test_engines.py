@@ -103,6 +103,42 @@ def test_one_model_goes_to_and_fro_between_programs_without_mixing_them_up(digit
         np.testing.assert_array_equal(a, b)
 
 
+class Words(keras.layers.Layer):
+    """An operation that XLA lacks: the length of the numbers written out, times 0."""
+
+    def call(self, inputs):
+        return inputs + 0.0 * tf.cast(tf.strings.length(tf.strings.as_string(inputs)), inputs.dtype)
+
+
+def conv_net_without_xla(data):
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), Words(), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(10)]
+    )
+
+
+@pytest.mark.parametrize("engine", ["auto", "fused"])
+def test_a_model_that_xla_cannot_compile_is_fused_without_it_whenever_xla_would_come_up(digits, engine):
+    cells = [Cell(batch_size=batch_size, updates=5, learning_rate=0.1, engine=engine) for batch_size in (256, 4, 256)]
+    trainer = Trainer(cells[0], digits, conv_net_without_xla)
+    records = [trainer.run(cell) for cell in cells]
+    assert [(record.facts["engine"], record.facts["jit"]) for record in records] == [("fused", False)] * 3
+    assert not records[0].facts["engine_note"]
+    assert "unsupported operations" in records[1].facts["engine_note"]
+    expected = Trainer(cells[1], digits, conv_net).run(cells[1])
+    for a, b in zip(records[1].weights["final"], expected.weights["final"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_dense_model_that_xla_cannot_compile_trains_and_is_evaluated():
+    def build(data):
+        return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), Words(), keras.layers.Dense(10)])
+
+    record = train("auto", build, "sgd")
+    assert (record.facts["engine"], record.facts["jit"]) == ("fused", False)
+    assert record.final["train_loss"] < record.curves["train_loss"][0]
+
+
 def test_engines_agree_where_a_loss_target_is_crossed_and_on_the_weights_kept_after_it():
     stock, fused = (train(engine, dense_net, "sgd", until_loss=1.0, batch_size=64) for engine in ("stock", "fused"))
     assert stock.final["reached"]

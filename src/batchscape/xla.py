@@ -9,6 +9,7 @@ graph decides and not a stopwatch, so that a run is compiled the same way every 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -60,6 +61,37 @@ def work_of(model: keras.Model, x) -> Work:
         convolution_flops=math.inf if any("Conv" in name for name in inside) else flops,
         calls_python=any("PyFunc" in name for name in [*inside, *(operation.type for operation in operations)]),
     )
+
+
+def program(function: Callable, *, jit: bool) -> Callable:
+    """Compile a function of tensors, afresh for each shape that comes along.
+
+    Concrete functions, since TensorFlow warns of traces it takes for a mistake. Where XLA lacks an operation (on a CPU,
+    the second derivative of max pooling) we go without it.
+
+    Args:
+        function: What to compile; it takes and returns tensors, or trees of them.
+        jit: Whether XLA compiles.
+    """
+    programs: dict[tuple, Callable] = {}
+
+    def call(*arguments):
+        shapes = tuple(tuple(argument.shape) for argument in tf.nest.flatten(arguments))
+        if shapes in programs:
+            return programs[shapes](*arguments)
+        for with_xla in [True, False] if jit else [False]:
+            traced = tf.function(function, jit_compile=with_xla, autograph=False)
+            concrete = traced.get_concrete_function(*arguments)
+            try:
+                result = concrete(*arguments)
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+                if not with_xla:
+                    raise
+            else:
+                programs[shapes] = concrete
+                return result
+
+    return call
 
 
 def _convolution_flops(operation) -> float:

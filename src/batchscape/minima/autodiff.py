@@ -30,15 +30,15 @@ class Derivatives:
 
     def __init__(self, model: keras.Model, x, y, functions: Sequence[Callable], *, chunk: int, jit: bool | None = None):
         self._model, self._functions, self._chunk = model, functions, chunk
-        self._jit = xla.work_of(model, x).suits_xla(min(chunk, len(y))) if jit is None else jit
+        jit = xla.work_of(model, x).suits_xla(min(chunk, len(y))) if jit is None else jit
         self._n = len(y)
         self._examples = chunks.to_device((x, y))
         self._shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self._dtype = model.trainable_variables[0].dtype
-        self._means = self._compile(self._sum_functions)
-        self._gradient = self._compile(self._sum_gradients)
-        self._products = self._compile(self._sum_products)
+        self._means = xla.program(self._sum_functions, jit=jit)
+        self._gradient = xla.program(self._sum_gradients, jit=jit)
+        self._products = xla.program(self._sum_products, jit=jit)
 
     def means(self, trainable: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
         """The mean of every function, float64, shape (functions,).
@@ -68,21 +68,6 @@ class Derivatives:
 
     def _arguments(self, trainable, other):
         return tf.constant(trainable, self._dtype), [tf.convert_to_tensor(value) for value in other]
-
-    def _compile(self, function: Callable) -> Callable:
-        """Compile for each shape that comes along; concrete functions, since TensorFlow warns of traces it takes for
-        a mistake.
-        """
-        traced = tf.function(function, jit_compile=self._jit, autograph=False)
-        programs: dict[tuple, Callable] = {}
-
-        def call(*arguments):
-            shapes = tuple(tuple(argument.shape) for argument in tf.nest.flatten(arguments))
-            if shapes not in programs:
-                programs[shapes] = traced.get_concrete_function(*arguments)
-            return programs[shapes](*arguments)
-
-        return call
 
     def _predict(self, trainable, other, x):
         parts = tf.split(trainable, self._sizes)

@@ -73,7 +73,7 @@ class Recorder(keras.callbacks.Callback):
             self._path_length += float(logs["path_length"])
         else:
             now = _trainable(self.model)
-            self._path_length += float(np.linalg.norm(now - self._previous))
+            self._path_length += _norm(now - self._previous)
             self._previous = now
 
     def _look(self, *, mean_loss: float) -> None:
@@ -131,9 +131,9 @@ class Recorder(keras.callbacks.Callback):
             "seconds": self.seconds,
             **(self._train or self._evaluate("train")),
             **self._evaluate("val", "test"),
-            "distance": float(np.linalg.norm(weights - self._start)),
+            "distance": _norm(weights - self._start),
             "path_length": self._path_length,
-            "weight_norm": float(np.linalg.norm(weights)),
+            "weight_norm": _norm(weights),
             "learning_rate": float(f"{float(self.model.optimizer.learning_rate):.7g}"),  # 0.1, not 0.10000000149
         }
         self.rows.append(row)
@@ -144,3 +144,8 @@ class Recorder(keras.callbacks.Callback):
 def _trainable(model: keras.Model) -> np.ndarray:
     """All trainable weights as one float64 vector, shape (n,)."""
     return np.concatenate([np.ravel(variable.numpy()) for variable in model.trainable_variables]).astype(np.float64)
+
+
+def _norm(vector: np.ndarray) -> float:
+    """‖v‖₂ without BLAS, whose threads, once woken, spin on the core that training wants next."""
+    return math.sqrt(np.sum(np.square(vector)))

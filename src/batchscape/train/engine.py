@@ -173,16 +173,15 @@ class Fused:
 
 def candidates(name: str, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
     """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
-    if name == "auto":
-        if data.pipeline is None:
-            yield lambda: Fused(model, data)
-            yield lambda: Fused(model, data, jit=False)
-        yield lambda: Dataset(model, data)
-        return
-    if data.pipeline is not None and name != "dataset":
+    if data.pipeline is not None and name not in ("dataset", "auto"):
         raise InvalidInput(f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={name!r}")
-    kinds = {"stock": Stock, "dataset": Dataset, "fused": Fused}
-    yield lambda: kinds[name](model, data)
+    if name in ("fused", "auto") and data.pipeline is None:
+        yield lambda: Fused(model, data)
+        yield lambda: Fused(model, data, jit=False)
+    if name in ("dataset", "auto"):
+        yield lambda: Dataset(model, data)
+    if name == "stock":
+        yield lambda: Stock(model, data)
 
 
 def detach(model: keras.Model) -> None:

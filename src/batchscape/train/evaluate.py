@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchscape import chunks
+from batchscape import chunks, xla
 from batchscape.data import Data
 from batchscape.losses import example_losses
 
@@ -54,5 +54,5 @@ def _compile_means(model: keras.Model, examples, functions, *, jit: bool) -> Cal
     def sums():
         return chunks.accumulate(sums_of, tf.zeros(len(functions), tf.float64), examples)
 
-    compiled = tf.function(sums, jit_compile=jit, autograph=False).get_concrete_function()
+    compiled = xla.program(sums, jit=jit)
     return lambda: compiled().numpy() / n

@@ -140,14 +140,26 @@ class Trainer:
         if plan.shapes in self._seconds_per_update:
             return 0.0
         begin = time.perf_counter()
-        if self._engine is None:
+        if self._engine is None or not self._still_runs(plan):
+            self._seconds_per_update.clear()
             self._engine, self._engine_note = self._choose_engine(plan)
-        for arguments in self._engine.warm_up(plan):
-            _fit(self._model, callbacks=[], **arguments)
         self._evaluate("train", "val", "test")
         compile_seconds = time.perf_counter() - begin
         self._seconds_per_update[plan.shapes] = self._engine.time_update(plan)
         return compile_seconds
+
+    def _still_runs(self, plan: Plan) -> bool:
+        """Whether the engine chosen for another plan runs this one: XLA, chosen for small updates only, may not."""
+        try:
+            self._warm_up_engine(self._engine, plan)
+        except Exception:
+            engine.detach(self._model)
+            return False
+        return True
+
+    def _warm_up_engine(self, chosen, plan: Plan) -> None:
+        for arguments in chosen.warm_up(plan):
+            _fit(self._model, callbacks=[], **arguments)
 
     def _choose_engine(self, plan: Plan):
         """The first engine that runs, and why the ones before it did not."""
@@ -156,14 +168,13 @@ class Trainer:
         for make in candidates:
             try:
                 chosen = make()
-                for arguments in chosen.warm_up(plan):
-                    _fit(self._model, callbacks=[], **arguments)
+                self._warm_up_engine(chosen, plan)
                 return chosen, note
             except Exception as error:
                 engine.detach(self._model)
                 if make is candidates[-1]:
                     raise
-                note = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                note = f"{type(error).__name__}: {_first_telling_line(error)[:200]}"
         raise AssertionError("candidates() is never empty")
 
     def _reset(self, seed: int, initial_weights: Weights | None) -> None:
@@ -208,6 +219,13 @@ class Trainer:
 def _fit(model: keras.Model, **arguments: Any) -> None:
     """The one place where a model is trained."""
     model.fit(verbose=0, **arguments)
+
+
+def _first_telling_line(error: Exception) -> str:
+    """What went wrong, past the lines that TensorFlow and Keras put before it."""
+    preamble = ("Graph execution error", "Detected at node", "<stack traces")
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(preamble)]
+    return lines[0] if lines else "no message"
 
 
 def _best_validation(rows: list[dict[str, float]]) -> dict[str, float]:
