@@ -10,6 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TENSORFLOW := $(shell sed -n 's/^tensorflow==/==/p' requirements.txt)
 WORKERS ?= 2
+PROFILE ?= paper
 
 .PHONY: help install reproduce test notebooks figures records bench lint format lab clean
 
@@ -34,20 +35,21 @@ test: $(INSTALLED)  ## lint, then run every test and every notebook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n $(WORKERS)
-	PROFILE=smoke $(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 notebooks
 
-notebooks: $(INSTALLED)  ## run the notebooks at quick profile and store their figures
-	PROFILE=quick $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
-	$(BIN)/nbstripout --keep-output-cell-tag keep_output notebooks/*.ipynb
+notebooks: $(INSTALLED)  ## run the notebooks at paper profile and store their figures
+	PROFILE=$(PROFILE) $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/nbstripout --extra-keys metadata.language_info notebooks/*.ipynb
 
 figures: $(INSTALLED)  ## draw figures/ from the committed records in figures/data/
 	$(BIN)/batchscape figures
 
-records: $(INSTALLED)  ## run the main job at paper profile (about half an hour) and commit its tables to figures/data/
+records: $(INSTALLED)  ## run the main job at paper profile (five minutes) and commit its tables to figures/data/
 	$(BIN)/batchscape reproduce --profile paper --tables figures/data/digits
 
 bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleaved
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training.py --model cnn
+	$(BIN)/python benchmarks/executors.py
 
 lint: $(INSTALLED)  ## check style
 	$(BIN)/ruff check .

@@ -261,3 +261,21 @@ def test_cells_are_labelled_with_what_took_the_place_of_their_names(blobs):
         "dataset": "",
     }
     assert (cell.model, cell.dataset) == ("tests.test_sweep:net", "digits")
+
+
+def test_runs_are_only_measured_and_drawn_with_the_model_and_the_data_they_were_made_with(blobs, tmp_path):
+    def build():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+    def other():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+
+    grid = bs.Grid(batch_size=[5, "full"], epochs=1, seed=0)
+    runs = bs.run_sweep(grid, store=tmp_path, build=build, data=blobs, executor="serial", show_progress=False)
+    lines = bs.lines_between(tmp_path, 5, "full", build=build, data=blobs, points=3, show_progress=False)
+    assert lines["loss"].notna().all()
+    for wrong in ({"build": other, "data": blobs}, {"build": build, "data": (blobs[0] + 1, blobs[1])}):
+        with pytest.raises(InvalidInput, match="not those of run"):
+            bs.lines_between(tmp_path, 5, "full", **wrong, show_progress=False)
+        with pytest.raises(InvalidInput, match="not those of run"):
+            bs.measure_runs(tmp_path, runs["hash"], "curvature", bs.measure_curvature, **wrong, show_progress=False)

@@ -43,7 +43,7 @@ def main() -> None:
 
 @app.command(epilog="Example: `batchscape reproduce --profile quick`")
 def reproduce(
-    profile: Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or paper (half an hour).")] = "quick",
+    profile: Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or paper (five minutes).")] = "quick",
     out: Annotated[
         str | None, typer.Option(help="Folder for runs, tables and figures; runs/PROFILE by default.")
     ] = None,

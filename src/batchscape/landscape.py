@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,32 +55,38 @@ def pair_runs(
 
 
 def lines_between(
-    store: Store,
+    store: str | os.PathLike | Store,
     batch_a: int | str,
     batch_b: int | str,
     *,
     learning_rate: float | None = None,
     points: int = 61,
-    sources: Sources | None = None,
-    show_progress: bool = False,
+    build: Callable | None = None,
+    data: Any = None,
+    show_progress: bool = True,
 ) -> pd.DataFrame:
     """Loss and accuracy, on training and test data, along the lines from one batch size's minima to another's.
 
     Args:
-        store: The store.
+        store: A folder, or a `Store`.
         batch_a, batch_b, learning_rate: See `pair_runs`; `batch_a` is at α = 0.
         points: Points on each line, α evenly from −1 to 2.
-        sources: Where data and models come from, if not from the names in the cells.
+        build, data: What the sweep was given in place of the names in its cells.
         show_progress: Whether to show progress.
 
     Returns:
         One row a point: `seed`, `split`, `batch_a`, `batch_b`, `alpha`, `loss`, `accuracy`, and the `barrier` of its line.
+
+    Raises:
+        InvalidInput: If there is no pair, or the model or the data are not those of the runs.
     """
+    store = (store if isinstance(store, Store) else Store(store)).require()
     pairs = pair_runs(store, batch_a, batch_b, learning_rate=learning_rate)
-    cell = pairs[0][0].cell
-    source = (sources or Sources()).local(cell)
-    data, model, loss = source.load(), source.build_model(cell.precision), cell.loss
-    objectives = {split: objective_of(model, data, split, loss=loss) for split in ("train", "test")}
+    sources, cell = Sources(build, data), pairs[0][0].cell
+    sources.check_run(pairs[0][0], store)
+    source = sources.local(cell)
+    model, examples = source.build_model(cell.precision), source.load()
+    objectives = {split: objective_of(model, examples, split, loss=cell.loss) for split in ("train", "test")}
     found = []
     with progress.report("lines", len(pairs) * len(objectives), show=show_progress) as advance:
         for first, second in pairs:

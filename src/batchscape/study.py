@@ -105,6 +105,7 @@ def run_study(profile: str | config.Profile, store: str | os.PathLike | Store, *
             profile.batch_sizes[-1],
             learning_rate=profile.learning_rate,
             points=profile.n_alphas,
+            show_progress=how.get("show_progress", True),
         ),
         about={"profile": profile.name, "description": claims.describe(runs), "environment": environment()},
     )

@@ -1,6 +1,7 @@
 """Measurements on finished runs, kept beside their records: what is missing is measured, the rest is read."""
 
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +31,7 @@ class _Job:
 
 
 def measure_runs(
-    store: Store,
+    store: str | os.PathLike | Store,
     runs: Iterable[str],
     kind: str,
     prepare: Callable,
@@ -45,7 +46,7 @@ def measure_runs(
     """Measure complete runs of a store.
 
     Args:
-        store: The store.
+        store: A folder, or a `Store`.
         runs: Names of runs; those that diverged or failed are left out.
         kind: Name of the measurement.
         prepare: (model, data, loss, **options) -> a function from a `Record` to a dict of results.
@@ -56,13 +57,14 @@ def measure_runs(
     Returns:
         One row a run, with `hash` and the results that are numbers.
     """
-    sources = Sources(build, data)
+    store, sources = store if isinstance(store, Store) else Store(store), Sources(build, data)
     complete = [run for run in dict.fromkeys(runs) if store.status(run) is Status.COMPLETE]
     missing = [run for run in complete if store.load_measurement(run, kind, options) is None]
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
         jobs = []
         for run in missing:
-            cell = store.load(run).cell
+            cell = (record := store.load(run)).cell
+            sources.check_run(record, store)
             source = sources.local(cell) if executor == "serial" else sources.packed(cell, pathlib.Path(folder))
             jobs.append(_Job(run, kind, prepare, options, source, store))
         jobs.sort(key=lambda job: str(group_of(store.load(job.run).cell)))

@@ -14,7 +14,7 @@ from batchscape.config import ARRAYS, Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput
 from batchscape.losses import loss_of, metric_functions
-from batchscape.record import Status, run_hash
+from batchscape.record import Record, Status, run_hash
 from batchscape.sweep.store import Store
 from batchscape.train import optimizers
 from batchscape.train.fit import group_of
@@ -93,6 +93,14 @@ class Sources:
             optimizers.make(cell, model)
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group])
+
+    def check_run(self, record: Record, store: Store) -> None:
+        """Refuse data or a model other than a run was made with; its weights would mean nothing there."""
+        if self.check(record.cell, store) != record.hash:
+            raise InvalidInput(
+                f"The model or the data are not those of run {record.hash}: give the same build and data as to run_sweep, "
+                f"unchanged since. Received: model {record.cell.model!r}, dataset {record.cell.dataset!r}"
+            )
 
     def travels(self, cell: Cell) -> bool:
         """Whether worker processes can have the data of a cell: a `tf.data.Dataset` needs the function that makes it."""

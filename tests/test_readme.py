@@ -1,0 +1,67 @@
+"""The README is true: its numbers are those of the records, its links lead somewhere, its code runs."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import batchscape as bs
+from batchscape.judge import claims
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+INTERVAL = re.compile(r"[\d.]+ \[[\d.]+, [\d.]+\]")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return bs.Tables.load(ROOT / "figures/data/digits").runs
+
+
+def test_the_table_of_verdicts_is_what_the_records_say(runs):
+    table = re.search(r"<!-- verdicts -->\n(.*)\n<!-- /verdicts -->", README, re.DOTALL)[1]
+    assert table == claims.to_markdown(bs.verdicts(runs))
+
+
+def test_every_interval_is_one_of_the_records(runs):
+    measured = INTERVAL.findall(" ".join(found.summary for found in bs.verdicts(runs)))
+    timed = re.search(r"<!-- speed -->\n(.*)\n<!-- /speed -->", README, re.DOTALL)[1]
+    said = INTERVAL.findall(README.replace(timed, ""))
+    assert len(said) > 10
+    assert set(said) <= set(measured)
+
+
+def test_means_beside_published_numbers_are_those_of_the_records(runs):
+    at_one_rate = runs[(runs["learning_rate"] == 0.1) & (runs["batch"] >= 8)]
+    updates = at_one_rate.groupby("batch")["updates"].mean()
+    assert f"{updates.min():,.0f} to {updates.max():,.0f} updates for B = 8 to 1,280" in README
+
+
+def test_every_link_leads_to_a_tracked_place():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 10
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_every_make_target_named_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^make (\w+)|`make (\w+)`", README, re.MULTILINE))
+    assert {one or other for one, other in named} <= targets
+
+
+def test_the_five_lines_for_a_model_of_ones_own_run_as_they_stand(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line]) == 5
+    x = np.random.default_rng(0).normal(size=(100, 20)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+
+    def build():
+        return keras.Sequential([keras.Input((20,)), keras.layers.Dense(2)])
+
+    exec(code.replace("epochs=20", "epochs=1"), {"build": build, "x": x, "y": y})
+    printed = capsys.readouterr().out
+    assert "train_loss" in printed
+    assert "alpha" in printed
