@@ -216,11 +216,12 @@ def fuse(model: keras.Model, x, y, *, jit: bool):
     train_step = type(model).train_step.__get__(model)
     weights = [variable.value for variable in model.trainable_variables]
     _create_metrics(model, examples)
+    sum_of_squares = _sum_in_lanes if jit else _sum_at_once
 
     def update(rows):
         before = [tf.identity(weight) for weight in weights]
         train_step(keras.tree.map_structure(lambda array: tf.gather(array, rows), examples))
-        squares = [_sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
+        squares = [sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
         return tf.sqrt(tf.add_n(squares))
 
     @tf.function(jit_compile=jit, reduce_retracing=True, autograph=False)
@@ -248,10 +249,15 @@ def _create_metrics(model: keras.Model, examples) -> None:
     model.reset_metrics()
 
 
+def _sum_at_once(delta):
+    """Σδ² in one operation: without XLA each one costs a dispatch."""
+    return tf.reduce_sum(tf.square(tf.cast(delta, tf.float32)))
+
+
 LANES = 16
 
 
-def _sum_of_squares(delta):
+def _sum_in_lanes(delta):
     """Σδ² with `LANES` independent partial sums: XLA adds up a whole array in sequence, which took longer than a step."""
     square = tf.cast(tf.reshape(delta * delta, [-1]), tf.float32)
     n = square.shape[0] // LANES
