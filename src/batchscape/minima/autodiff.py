@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from batchscape import chunks, xla
 
+BLOCK_BYTES = 1 << 28
+"""Memory for the per-example gradients of a block, about 256 MB; four bytes a weight and example, and as much again."""
+
 VECTORS_PER_PASS = 8
 """Hessian-vector products that share one forward and one gradient pass; more only cost compile time."""
 
@@ -39,6 +42,8 @@ class Derivatives:
         self._means = xla.program(self._sum_functions, jit=jit)
         self._gradient = xla.program(self._sum_gradients, jit=jit)
         self._products = xla.program(self._sum_products, jit=jit)
+        self._example_sums = xla.program(self._sum_examples, jit=jit)
+        self._batch_gradients = xla.program(self._mean_gradients, jit=jit)
 
     def means(self, trainable: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
         """The mean of every function, float64, shape (functions,).
@@ -52,6 +57,33 @@ class Derivatives:
     def gradient(self, trainable: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
         """The gradient of the mean loss, float64, shape (p,)."""
         return self._gradient(*self._arguments(trainable, other)).numpy() / self._n
+
+    def example_gradient_sums(
+        self, trainable: np.ndarray, other: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Σ gᵢ over all examples, shape (p,), and ‖gᵢ‖² for each example and variable, shape (n, variables), float64."""
+        arguments = self._arguments(trainable, other)
+        block = min(self._n, max(1, BLOCK_BYTES // (8 * sum(self._sizes))))
+        total, squares = np.zeros(sum(self._sizes)), []
+        for first in range(0, self._n, block):
+            rows = np.arange(first, first + block)
+            inside = tf.constant(rows < self._n)
+            block_sum, block_squares = self._example_sums(
+                *arguments, tf.constant(np.minimum(rows, self._n - 1)), inside
+            )
+            total += block_sum.numpy()
+            squares.append(block_squares.numpy()[rows < self._n])
+        return total, np.concatenate(squares)
+
+    def batch_gradients(self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """The mean gradients of batches of examples, shape (batches, B) of row numbers -> float64, shape (batches, p)."""
+        arguments = self._arguments(trainable, other)
+        block = min(len(rows), max(1, BLOCK_BYTES // (8 * sum(self._sizes))))
+        padded = np.resize(rows, (-(-len(rows) // block) * block, rows.shape[1]))
+        gradients = [
+            self._batch_gradients(*arguments, tf.constant(part)) for part in np.split(padded, len(padded) // block)
+        ]
+        return np.concatenate(gradients)[: len(rows)].astype(np.float64)
 
     def products(self, trainable: np.ndarray, other: Sequence[np.ndarray], vectors: np.ndarray) -> np.ndarray:
         """Products of the Hessian of the mean loss with the rows of `vectors`, float64, shape (k, p)."""
@@ -92,6 +124,36 @@ class Derivatives:
             return tf.cast(tape.gradient(loss, trainable), tf.float64)
 
         return self._accumulate(gradient, sum(self._sizes))
+
+    def _sum_examples(self, trainable, other, rows, inside):
+        def gradient(example):
+            x, y = keras.tree.map_structure(lambda array: array[None], example)
+            with tf.GradientTape() as tape:
+                tape.watch(trainable)
+                loss = self._loss(trainable, other, x, y, True)
+            return tape.gradient(loss, trainable)
+
+        examples = keras.tree.map_structure(lambda array: tf.gather(array, rows), self._examples)
+        gradients = tf.vectorized_map(gradient, examples)
+        parts = tf.split(tf.where(inside[:, None], gradients, 0.0), self._sizes, axis=1)
+        squares = tf.stack([tf.reduce_sum(part * part, axis=1) for part in parts], axis=1)
+        total = tf.concat([tf.reduce_sum(part, axis=0) for part in parts], axis=0)
+        return tf.cast(total, tf.float64), tf.cast(squares, tf.float64)
+
+    def _mean_gradients(self, trainable, other, rows):
+        def batch_gradient(batch):
+            examples = keras.tree.map_structure(lambda array: tf.gather(array, batch), self._examples)
+
+            def gradient(x, y, mask):
+                with tf.GradientTape() as tape:
+                    tape.watch(trainable)
+                    loss = self._loss(trainable, other, x, y, mask)
+                return tf.cast(tape.gradient(loss, trainable), tf.float64)
+
+            total = chunks.accumulate(gradient, tf.zeros(sum(self._sizes), tf.float64), examples, chunk=self._chunk)
+            return tf.cast(total / rows.shape[1], self._dtype)
+
+        return tf.map_fn(batch_gradient, rows, fn_output_signature=self._dtype)
 
     def _sum_products(self, trainable, other, vectors):
         def products(x, y, mask):

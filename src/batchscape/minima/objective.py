@@ -50,7 +50,7 @@ class Objective:
         if not isinstance(model, keras.Model) or not model.built:
             raise InvalidInput(f"Objective needs a built keras.Model. Received: {type(model).__name__}, not built")
         y = np.asarray(y)
-        self._model = model
+        self._model, self._n_examples = model, len(y)
         resolved = losses.resolve_loss(model, x, y, loss)
         counted = losses.metric_functions(metrics, model, x, y)
         self.names = ("loss", *counted)
@@ -72,6 +72,16 @@ class Objective:
         """Number of trainable weights, p."""
         return sum(int(np.prod(variable.shape)) for variable in self._model.trainable_variables)
 
+    @property
+    def n_examples(self) -> int:
+        """Number of examples, n."""
+        return self._n_examples
+
+    @property
+    def variable_names(self) -> tuple[str, ...]:
+        """Paths of the trainable variables, such as `dense/kernel`."""
+        return tuple(variable.path for variable in self._model.trainable_variables)
+
     def __call__(self, weights: Weights) -> float:
         """The mean loss at `weights`."""
         return self.evaluate(weights)["loss"]
@@ -84,6 +94,14 @@ class Objective:
     def gradient(self, weights: Weights) -> np.ndarray:
         """The gradient of the mean loss at `weights`, float64, shape (p,)."""
         return self._derivatives.gradient(*self._split(weights))
+
+    def example_gradient_sums(self, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+        """Σ gᵢ, float64, shape (p,), and ‖gᵢ‖² of every example and trainable variable, float64, shape (n, variables)."""
+        return self._derivatives.example_gradient_sums(*self._split(weights))
+
+    def batch_gradients(self, weights: Weights, rows: np.ndarray) -> np.ndarray:
+        """The mean gradients of batches of examples, row numbers of shape (batches, B) -> float64, (batches, p)."""
+        return self._derivatives.batch_gradients(*self._split(weights), np.asarray(rows, np.int32))
 
     def hessian_products(self, weights: Weights, vectors: np.ndarray) -> np.ndarray:
         """Products of the Hessian at `weights` with vectors, shape (k, p) -> float64, shape (k, p)."""
@@ -99,10 +117,14 @@ class Objective:
     def unflatten(self, vector: np.ndarray, weights: Weights) -> Weights:
         """`weights` with their trainable part replaced by a vector, shape (p,)."""
         replaced = list(weights)
-        sizes = [np.size(weights[position]) for position in self._trainable]
-        for position, part in zip(self._trainable, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
+        for position, part in zip(self._trainable, self.split_by_variable(vector), strict=True):
             replaced[position] = part.reshape(np.shape(weights[position])).astype(weights[position].dtype)
         return replaced
+
+    def split_by_variable(self, vector: np.ndarray) -> list[np.ndarray]:
+        """The parts of a vector, shape (p,), that belong to each trainable variable."""
+        sizes = [int(np.prod(variable.shape)) for variable in self._model.trainable_variables]
+        return np.split(vector, np.cumsum(sizes)[:-1])
 
     def _split(self, weights: Weights) -> tuple[np.ndarray, list]:
         """Trainable weights as a vector, and the other variables in the order of the model."""
