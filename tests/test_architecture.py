@@ -44,7 +44,7 @@ MAY_IMPORT = {
         "usercode",
     },
     "minima": {"chunks", "data", "errors", "losses", "record", "xla"},
-    "noise": {"errors", "judge", "minima", "record"},
+    "noise": {"data", "errors", "judge", "minima", "record"},
     "judge": {"errors"},
     "draw": {"judge", "paths", "tables"},
 }

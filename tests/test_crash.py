@@ -39,7 +39,19 @@ def script(tmp_path):
 
 def start(script, store, executor):
     command = [sys.executable, "-W", "ignore", str(script), str(store), executor]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script.parent)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=script.parent,
+        preexec_fn=listen_to_ctrl_c,
+    )
+
+
+def listen_to_ctrl_c():
+    """Background jobs of a shell ignore SIGINT, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_records(store, count, process):

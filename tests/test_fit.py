@@ -210,7 +210,7 @@ def test_a_build_function_that_gives_no_usable_model_is_named(blobs, build, mess
 
 def test_labels_outside_the_outputs_of_the_model_are_refused(blobs):
     x, y = blobs
-    with pytest.raises(InvalidInput, match=r"Labels must lie in 0\.\.2.*Received: a largest label of 5"):
+    with pytest.raises(InvalidInput, match=r"Labels must lie in 0\.\.2.*Received: labels from 0 to 5"):
         bs.fit_one(bs.Cell(epochs=1), build=net, data=(x, np.where(y == 2, 5, y)))
 
 

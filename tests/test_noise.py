@@ -11,19 +11,10 @@ import batchscape as bs
 from batchscape.errors import InvalidInput
 from batchscape.minima import autodiff
 from batchscape.noise import noise_scale, statistics
+from tests.test_minima import float64
 
 RNG = np.random.default_rng(0)
 N = 40
-
-
-def float64(build):
-    """Build a model in double precision."""
-    keras.config.set_floatx("float64")
-    try:
-        keras.utils.set_random_seed(1)
-        return build()
-    finally:
-        keras.config.set_floatx("float32")
 
 
 def dense_net():

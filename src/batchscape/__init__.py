@@ -38,6 +38,8 @@ _HOME = {
     "Tables": "tables",
     "reproduce": "study",
     "run_study": "study",
+    "run_noise_study": "study",
+    "noise_of_runs": "study",
     "folder_of": "study",
 }
 """Where each public name lives."""

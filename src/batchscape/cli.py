@@ -20,6 +20,12 @@ app = typer.Typer(
     epilog="Start with `batchscape reproduce`. Your own model: `--model module:function`.",
 )
 
+STUDIES = ("figures/data/digits", "figures/data/noise")
+"""The committed tables."""
+
+Tables = Annotated[
+    list[str] | None, typer.Option(help="Folder with the tables of a study; the committed ones by default.")
+]
 Store = Annotated[str, typer.Option(help="Folder of the runs; a relative one starts from the project.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; one a core by default.")]
@@ -173,28 +179,72 @@ def landscape(
     print(lines.draw_lines(found, out or runs.path / "figures", store=runs))
 
 
+@app.command(
+    epilog="Example: `batchscape noise runs/sweep`, or `batchscape noise --model mynet:build --data mydata:load`"
+)
+def noise(
+    store: Annotated[str | None, typer.Argument(help="Folder of runs to measure; none for untrained weights.")] = None,
+    dataset: Annotated[
+        str, typer.Option("--dataset", "--data", help="Without runs: name, .npz or module:function.")
+    ] = "digits",
+    model: Annotated[str, typer.Option(help="Without runs: name or module:function.")] = "mlp",
+    executor: Executor = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the gradient noise scale B_simple = tr Σ / ‖G‖²: the batch size whose noise is as large as its gradient."""
+    runs = None
+    if store is not None:
+        from batchscape.sweep.store import Store as RunStore
+
+        runs = RunStore(store).require()
+    import_tensorflow()
+    if runs is not None:
+        from batchscape import study
+
+        print(
+            study.noise_of_runs(runs, executor=executor, workers=workers, show_progress=not quiet).to_string(
+                index=False
+            )
+        )
+        return
+    from batchscape.data import load_dataset
+    from batchscape.minima.objective import objective_of
+    from batchscape.models import build_model
+    from batchscape.noise.statistics import gradient_statistics
+
+    data = load_dataset(dataset)
+    f = objective_of(build_model(model, data, seed=0), data)
+    found = gradient_statistics(f, f.weights)
+    print(f"{model} on {dataset}, untrained: {found}")
+
+
 @app.command(epilog="Example: `batchscape claims C42 --tables figures/data/digits`")
 def claims(
     ids: Annotated[list[str] | None, typer.Argument(help="Statements, such as C42; all of them by default.")] = None,
-    tables: Annotated[str, typer.Option(help="Folder with the tables of a study.")] = "figures/data/digits",
+    tables: Tables = None,
 ) -> None:
     """Print what the records say of the statements in the register."""
     from batchscape.judge import claims as register
     from batchscape.tables import Tables
 
-    _print_verdicts(register.verdicts(Tables.load(tables).runs, ids))
+    frames = [frame for folder in tables or STUDIES for frame in Tables.load(folder).frames.values()]
+    verdicts = register.verdicts_of(frames, ids)
+    for data in dict.fromkeys(verdict.data for verdict in verdicts):
+        _print_verdicts([verdict for verdict in verdicts if verdict.data == data])
 
 
 @app.command(epilog="Example: `batchscape figures`")
 def figures(
-    tables: Annotated[str, typer.Option(help="Folder with the tables of a study.")] = "figures/data/digits",
+    tables: Tables = None,
     out: Annotated[str, typer.Option(help="Folder for the figures.")] = "figures",
 ) -> None:
     """Draw the figures from the committed tables."""
     from batchscape.draw import gallery
 
-    for file in gallery.draw_all(tables, out).values():
-        print(file)
+    for folder in tables or STUDIES:
+        for file in gallery.draw_all(folder, out).values():
+            print(file)
 
 
 def _items(name: str, text: str) -> list[str]:
@@ -236,7 +286,7 @@ def _print_runs(frame) -> None:
 def _print_verdicts(verdicts) -> None:
     from rich import box, console, table
 
-    shown = table.Table("id", "statement", "verdict", "evidence (large ÷ small batch, 95 % interval)", box=box.SIMPLE)
+    shown = table.Table("id", "statement", "verdict", "evidence (95 % interval)", box=box.SIMPLE)
     for item in verdicts:
         evidence = item.evidence or "\n".join(f"{item.claim.label}: {comparison}" for comparison in item.comparisons)
         shown.add_row(item.claim.id, item.claim.statement, item.word, evidence)

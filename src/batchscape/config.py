@@ -374,8 +374,73 @@ PROFILES = {
 }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseProfile:
+    """How large the study of the gradient is: runs of one batch size, and random batches of many at their weights.
+
+    Attributes:
+        name: `"smoke"`, `"quick"` or `"paper"`.
+        seeds: Number of seeds.
+        epochs: Epochs after which the gradient is looked at, besides the start.
+        batch_sizes: Sizes of the random batches.
+        n_batches: Batches of each size.
+        train_size: Training examples; 1,001 leave a last batch of one at a batch size of 100.
+        trained_at: Batch size of the runs.
+        learning_rate: Their rate, η.
+    """
+
+    name: str
+    seeds: int
+    epochs: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    n_batches: int
+    train_size: int = 1001
+    trained_at: int = 32
+    learning_rate: float = 0.1
+    dataset: str = "digits"
+    model: str = "mlp"
+
+    def grid(self) -> Grid:
+        """The runs of the study."""
+        return Grid(
+            dataset=self.dataset,
+            train_size=self.train_size,
+            model=self.model,
+            optimizer="sgd",
+            learning_rate=self.learning_rate,
+            batch_size=self.trained_at,
+            epochs=self.epochs,
+            seed=range(self.seeds),
+        )
+
+
+NOISE_PROFILES = {
+    profile.name: profile
+    for profile in (
+        NoiseProfile(name="smoke", seeds=2, epochs=(1, 2), batch_sizes=(1, 10, 100, 1001), n_batches=10),
+        NoiseProfile(
+            name="quick", seeds=6, epochs=(1, 5, 20), batch_sizes=(1, 4, 16, 32, 100, 256, 500, 1001), n_batches=100
+        ),
+        NoiseProfile(
+            name="paper",
+            seeds=10,
+            epochs=(1, 5, 20),
+            batch_sizes=(1, 2, 4, 8, 16, 32, 64, 100, 128, 256, 500, 1001),
+            n_batches=300,
+        ),
+    )
+}
+
+
 def get_profile(name: str) -> Profile:
     """The profile of that name."""
     if name not in PROFILES:
         raise unknown_name("profile", name, PROFILES)
     return PROFILES[name]
+
+
+def get_noise_profile(name: str) -> NoiseProfile:
+    """The profile of the noise study of that name."""
+    if name not in NOISE_PROFILES:
+        raise unknown_name("profile", name, NOISE_PROFILES)
+    return NOISE_PROFILES[name]

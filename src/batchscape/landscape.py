@@ -20,7 +20,12 @@ from batchscape.sweep.store import Store
 
 
 def pair_runs(
-    store: Store, batch_a: int | str, batch_b: int | str, *, learning_rate: float | None = None
+    store: Store,
+    batch_a: int | str,
+    batch_b: int | str,
+    *,
+    learning_rate: float | None = None,
+    sources: Sources | None = None,
 ) -> list[tuple[Record, Record]]:
     """Complete runs that differ in their batch size alone, seeds paired.
 
@@ -28,18 +33,25 @@ def pair_runs(
         store: The store.
         batch_a, batch_b: Batch sizes as the cells name them, int or `"full"`.
         learning_rate: Keep runs at this rate; needed where the store holds several.
+        sources: Keep runs of this model and these data, where the store holds several versions of them.
 
     Raises:
         InvalidInput: If there is no pair, or pairs of more than one kind.
     """
     groups: dict[Cell, dict[int | str, Record]] = {}
+    others = None
     for record in store.records():
         usable = record.status is Status.COMPLETE and record.final.get("reached") is not False
         if usable and learning_rate in (None, record.facts["learning_rate"]):
+            if sources is not None and not sources.made(record, store):
+                others = record
+                continue
             alike = dataclasses.replace(record.cell, batch_size=1)
             groups.setdefault(alike, {})[record.cell.batch_size] = record
     pairs = [(group[batch_a], group[batch_b]) for group in groups.values() if batch_a in group and batch_b in group]
     kinds = {dataclasses.replace(first.cell, seed=0) for first, _ in pairs}
+    if not pairs and others is not None:
+        sources.check_run(others, store)
     if not pairs:
         found = sorted({str(batch) for group in groups.values() for batch in group}, key=lambda text: (len(text), text))
         raise InvalidInput(
@@ -81,9 +93,9 @@ def lines_between(
         InvalidInput: If there is no pair, or the model or the data are not those of the runs.
     """
     store = (store if isinstance(store, Store) else Store(store)).require()
-    pairs = pair_runs(store, batch_a, batch_b, learning_rate=learning_rate)
-    sources, cell = Sources(build, data), pairs[0][0].cell
-    sources.check_run(pairs[0][0], store)
+    sources = Sources(build, data)
+    pairs = pair_runs(store, batch_a, batch_b, learning_rate=learning_rate, sources=sources)
+    cell = pairs[0][0].cell
     source = sources.local(cell)
     model, examples = source.build_model(cell.precision), source.load()
     objectives = {split: objective_of(model, examples, split, loss=cell.loss) for split in ("train", "test")}

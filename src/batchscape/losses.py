@@ -51,17 +51,17 @@ def resolve_loss(
         _log.info("loss: %s, inferred from the labels and the outputs of %s", chosen, model.name)
     if isinstance(chosen, str):
         dtype = "float64" if model.dtype == "float64" else None
-        loss = _from_name(chosen, from_logits=_gives_logits(model, outputs), dtype=dtype)
+        loss = _from_name(chosen, from_logits=_gives_logits(model, x), dtype=dtype)
     elif isinstance(chosen, keras.Loss):
         loss = chosen
     elif callable(chosen):
         loss = _FunctionLoss(chosen)
     else:
         raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
-    if "sparse" in loss.name and int(y.max()) >= outputs.shape[-1]:
+    if "sparse" in loss.name and not 0 <= int(y.min()) <= int(y.max()) < outputs.shape[-1]:
         raise InvalidInput(
             f"Labels must lie in 0..{outputs.shape[-1] - 1} for a model with {outputs.shape[-1]} outputs. "
-            f"Received: a largest label of {int(y.max())}"
+            f"Received: labels from {int(y.min())} to {int(y.max())}"
         )
     return loss
 
@@ -118,19 +118,33 @@ class _FunctionLoss(keras.Loss):
         return self._function(y_true, y_pred)
 
 
-def _gives_logits(model: keras.Model, outputs: np.ndarray) -> bool:
-    """Whether a model ends without softmax or sigmoid, by its last layer, else by the values it gives."""
+def _gives_logits(model: keras.Model, x) -> bool:
+    """Whether a model ends without softmax or sigmoid: by its last layer where that is known, else by its values.
+
+    A few hundred times the inputs drive logits out of [0, 1], and leave probabilities there.
+    """
     try:
         last = model.outputs[0]._keras_history.operation
     except (AttributeError, IndexError, TypeError):  # A subclassed model has no graph to look at.
         last = None
     if isinstance(last, keras.layers.Softmax):
         return False
-    if hasattr(last, "activation"):
-        return getattr(last.activation, "__name__", "") not in ("softmax", "sigmoid")
+    if (name := getattr(getattr(last, "activation", None), "__name__", "")) in _ACTIVATIONS:
+        return name not in ("softmax", "sigmoid")
+    some = keras.tree.map_structure(lambda array: array[:32], x)
+    far = [keras.tree.map_structure(functools.partial(_times, factor), some) for factor in (-300, 300)]
+    outputs = np.concatenate([_predict_some(model, inputs) for inputs in (some, *far)])
     if outputs.shape[-1] == 1:
         return bool((outputs < 0).any() or (outputs > 1).any())
     return not (bool((outputs >= 0).all()) and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+
+
+_ACTIVATIONS = frozenset(name for name, value in vars(keras.activations).items() if inspect.isfunction(value))
+
+
+def _times(factor: float, array: np.ndarray) -> np.ndarray:
+    """A multiple of an array of floats; whole numbers, which may be tokens, stay."""
+    return array * np.asarray(factor, array.dtype) if np.asarray(array).dtype.kind == "f" else array
 
 
 def example_losses(loss: keras.Loss, y, y_pred):
@@ -159,7 +173,7 @@ def metric_functions(names: Sequence[str], model: keras.Model, x, y: np.ndarray)
     for name in names:
         function = getattr(keras.metrics, name, None)
         if name in ("accuracy", "acc"):
-            if y.dtype.kind in "iub" or is_one_hot(y):
+            if _are_classes(y, _predict_some(model, x)):
                 functions["accuracy"] = _accuracy(model, x, one_hot=is_one_hot(y))
         elif inspect.isfunction(function):
             functions[name] = functools.partial(_example_metric, function)
@@ -169,12 +183,20 @@ def metric_functions(names: Sequence[str], model: keras.Model, x, y: np.ndarray)
     return functions
 
 
+def _are_classes(y: np.ndarray, outputs: np.ndarray) -> bool:
+    """Whether targets are labels of the classes that a model tells apart; whole numbers may be measured values too."""
+    labels = class_labels(y)
+    if labels is None and y.dtype.kind in "iu" and outputs.ndim == y.ndim + 1:  # One label a place of a sequence.
+        labels = y
+    return labels is not None and labels.min() >= 0 and labels.max() < max(outputs.shape[-1], 2)
+
+
 def _example_metric(function: Callable, y, y_pred):
     return _one_each(function(y, y_pred))
 
 
 def _accuracy(model: keras.Model, x, *, one_hot: bool) -> Callable:
-    threshold = 0.0 if _gives_logits(model, _predict_some(model, x)) else 0.5
+    threshold = 0.0 if _gives_logits(model, x) else 0.5
 
     def accuracy(y, y_pred):
         if y_pred.shape[-1] == 1:

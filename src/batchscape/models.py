@@ -175,8 +175,16 @@ def fingerprint(model: keras.Model, build: Callable) -> str:
     config = json.dumps(_configuration(model), sort_keys=True, default=str)
     for position, layer in enumerate(model._flatten_layers()):
         config = config.replace(f'"{layer.name}"', f'"layer {position}"')
-    source = "" if build in BUILDERS.values() else usercode.source_sha256(build)
-    return hashlib.sha256(f"{config}{source}".encode()).hexdigest()
+        for place, operation in enumerate(getattr(layer, "operations", ())):  # Such as the sum in x + y.
+            config = config.replace(f'"{operation.name}"', f'"operation {position}.{place}"')
+    if build in BUILDERS.values():
+        return hashlib.sha256(config.encode()).hexdigest()
+    compiled = ""
+    if getattr(model, "optimizer", None) is not None:
+        optimizer = json.dumps(keras.optimizers.serialize(model.optimizer), sort_keys=True, default=str)
+        loss = getattr(model, "loss", None)
+        compiled = f"{optimizer} {loss if isinstance(loss, str) else getattr(loss, 'name', loss.__class__.__name__)}"
+    return hashlib.sha256(f"{config}{usercode.source_sha256(build)}{compiled}".encode()).hexdigest()
 
 
 def _configuration(model: keras.Model):

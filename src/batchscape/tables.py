@@ -14,35 +14,36 @@ import pandas as pd
 from batchscape import paths
 from batchscape.errors import StoreError
 
-NAMES = ("runs", "curves", "lines")
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Tables:
-    """The results of one study.
+    """The results of one study; `tables.runs` is the table of that name.
 
     Attributes:
-        runs: One row a run, curvature included.
-        curves: One row an evaluation, thinned: `hash`, `epoch`, `updates`, losses, distance.
-        lines: One row a point of a line between paired minima: `seed`, `split`, `alpha`, `loss`, `accuracy`.
+        frames: Tables by name. The main job has `runs` (one row a run, curvature included), `curves` (one row an
+            evaluation, thinned) and `lines` (one row a point of a line between paired minima); the noise study `noise`
+            (one row a seed, epoch, batch size and way of drawing).
         about: Profile, data, model, budget, and the environment the runs were made in.
     """
 
-    runs: pd.DataFrame
-    curves: pd.DataFrame
-    lines: pd.DataFrame
+    frames: Mapping[str, pd.DataFrame]
     about: Mapping[str, Any]
 
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name.startswith("_") or name not in self.frames:
+            raise AttributeError(f"This study has no table {name!r}, but {', '.join(self.frames)}")
+        return self.frames[name]
+
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in NAMES)
+        sizes = ", ".join(f"{len(frame)} {name}" for name, frame in self.frames.items())
         return f"Tables({self.about.get('profile')}: {sizes})"
 
     def save(self, folder: str | os.PathLike) -> pathlib.Path:
         """Write the tables as `.csv.gz` files and `about.json`; the same tables give the same bytes."""
         folder = paths.resolve(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in NAMES:
-            text = getattr(self, name).to_csv(index=False, float_format="%.7g")
+        for name, frame in self.frames.items():
+            text = frame.to_csv(index=False, float_format="%.7g")
             (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
         text = json.dumps(self.about, indent=1, sort_keys=True, ensure_ascii=False)
         (folder / "about.json").write_text(text + "\n", encoding="utf-8")
@@ -53,11 +54,11 @@ class Tables:
         """Read what `save` has written."""
         folder = paths.resolve(folder)
         try:
-            frames = {name: pd.read_csv(folder / f"{name}.csv.gz") for name in NAMES}
-            return cls(**frames, about=json.loads((folder / "about.json").read_text(encoding="utf-8")))
+            about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+            files = sorted(folder.glob("*.csv.gz"))
+            return cls({file.name.removesuffix(".csv.gz"): pd.read_csv(file) for file in files}, about)
         except (OSError, ValueError) as error:
-            files = ", ".join(f"{name}.csv.gz" for name in NAMES)
-            raise StoreError(f"{folder} must hold {files} and about.json: {error}") from error
+            raise StoreError(f"{folder} must hold the tables of a study, *.csv.gz and about.json: {error}") from error
 
 
 def sha256(folder: str | os.PathLike) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A user's own functions: found by "package.module:function", called with care, and fingerprinted by source."""
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -28,7 +29,7 @@ def resolve(spec: str, *, kind: str) -> Callable:
     if (here := os.getcwd()) not in sys.path:  # A console script does not have it, unlike `python -m`.
         sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        module = _import(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
             raise UserCodeError(
@@ -42,6 +43,23 @@ def resolve(spec: str, *, kind: str) -> Callable:
         offered = ", ".join(name for name, value in vars(module).items() if inspect.isfunction(value)) or "none"
         raise UserCodeError(f"{module_name} has no function {function_name!r}; its functions: {offered}.")
     return function
+
+
+_digests: dict[str, str] = {}
+"""Digests of the files of user modules as they were imported."""
+
+
+def _import(name: str):
+    """Import a module, afresh if its file was edited since: results must not carry the name of code they do not have."""
+    known = name in sys.modules
+    module = importlib.import_module(name)
+    file = getattr(module, "__file__", None)
+    if file and pathlib.Path(file).is_file():
+        digest = hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+        if known and _digests.get(name, digest) != digest:
+            module = importlib.reload(module)
+        _digests[name] = digest
+    return module
 
 
 def call(function: Callable, *arguments: Any, what: str) -> Any:
@@ -73,23 +91,74 @@ def takes_argument(function: Callable) -> bool:
 
 
 def source_sha256(function: Callable) -> str:
-    """A digest of a function's source, so that editing it never brings back stale results.
+    """A digest of a function and what it reads, so that editing it never brings back stale results.
 
-    The whole file for a function of a module, its own source where there is no file (a notebook), its bytecode where
-    there is no source.
+    The whole file for a function of a module; in a script or a notebook its bytecode, and that of the functions and
+    classes there that it names; in both the values it closes over, its defaults and the arguments of a `partial`.
     """
-    file = inspect.getsourcefile(function) if hasattr(function, "__code__") else None
+    return hashlib.sha256(repr(_described(function, set())).encode()).hexdigest()
+
+
+def _described(value: Any, seen: set[int]) -> Any:
+    """A value as nested tuples that are equal in every process where the value is."""
+    if id(value) in seen or isinstance(value, (int, float, complex, str, bytes, bool, type(None))):
+        return "again" if id(value) in seen else repr(value)
+    seen = seen | {id(value)}
+    if isinstance(value, functools.partial):
+        return "partial", *(_described(part, seen) for part in (value.func, value.args, value.keywords))
+    if inspect.isfunction(value):
+        closed = [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
+        values = _described((closed, value.__defaults__, value.__kwdefaults__), seen)
+        return _source_of(value, seen), values
+    if inspect.isclass(value):
+        return value.__qualname__, _described(dict(vars(value)), seen) if value.__module__ == "__main__" else ()
+    if isinstance(value, dict):
+        items = ((str(key), _described(item, seen)) for key, item in value.items() if key not in _NOT_SOURCE)
+        return tuple(sorted(items, key=lambda item: item[0]))
+    if isinstance(value, (set, frozenset)):
+        return type(value).__name__, *sorted(repr(_described(item, seen)) for item in value)
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, *(_described(item, seen) for item in value)
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        return str(value.dtype), getattr(value, "shape", ()), hashlib.sha256(value.tobytes()).hexdigest()
+    return getattr(value, "__module__", ""), type(value).__qualname__
+
+
+_NOT_SOURCE = frozenset(
+    ["__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__doc__", "__module__", "__qualname__"]
+)
+
+
+def _is_full(cell) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 (raises while the name it stands for has no value yet)
+    except ValueError:
+        return False
+    return True
+
+
+def _source_of(function: Callable, seen: set[int]) -> Any:
+    file = inspect.getsourcefile(function)
     if file and pathlib.Path(file).is_file() and function.__module__ != "__main__":
         return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
-    try:
-        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        described = _bytecode(code) if code else type(function).__qualname__
-        return hashlib.sha256(repr(described).encode()).hexdigest()
+    named = [name for name in _names(function.__code__) if name in function.__globals__]
+    return _bytecode(function.__code__), [(name, _described(function.__globals__[name], seen)) for name in named]
+
+
+def _names(code) -> list[str]:
+    """Global names that code and the functions inside it use, sorted."""
+    inner = [name for item in code.co_consts if inspect.iscode(item) for name in _names(item)]
+    return sorted({*code.co_names, *inner})
 
 
 def _bytecode(code) -> tuple:
     """Instructions, names and constants, those of inner functions included."""
-    constants = tuple(_bytecode(item) if inspect.iscode(item) else repr(item) for item in code.co_consts)
+    constants = tuple(
+        _bytecode(item)
+        if inspect.iscode(item)
+        else sorted(map(repr, item))
+        if isinstance(item, frozenset)
+        else repr(item)
+        for item in code.co_consts
+    )
     return code.co_code, code.co_names, constants

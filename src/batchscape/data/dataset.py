@@ -183,7 +183,7 @@ def _flat_labels(y: np.ndarray) -> np.ndarray:
 def from_user(given: Any, *, name: str) -> Data:
     """A `Data` from anything that a user's `load` may return."""
     if isinstance(given, Data):
-        return given
+        return given if given.pipeline is not None else _with_digest(given, given.meta)
     if pipelines.is_pipeline(given) or _is_pair_of(given, pipelines.is_pipeline):
         train, val, test, pipeline = pipelines.read(given)
         return _finish(train, val, test, name=name, preprocessing="as given, from tf.data", pipeline=pipeline)
@@ -234,9 +234,9 @@ def _finish(train, val, test, *, name: str, preprocessing: str, loss: str | None
     meta = {
         "name": name,
         "preprocessing": preprocessing,
-        "num_classes": _num_classes([y for _, y in (train, val, test)], name),
+        "num_classes": _num_classes([y for _, y in (train, val, test)]),
         "loss": loss,
-        "sha256": _sha256(arrays) if pipeline is None else pipelines.sha256(pipeline, arrays[1::2]),
+        "sha256": _sha256(arrays) if pipeline is None else pipelines.sha256(pipeline, arrays),
     }
     return Data(*arrays, meta=meta, pipeline=pipeline)
 
@@ -250,8 +250,13 @@ def _keep(data: Data, train_size: int) -> Data:
     if train_size == data.n_train:
         return data
     _, (x_train, y_train) = splits.hold_out((data.x_train, data.y_train), train_size)
-    arrays = (x_train, y_train, data.x_val, data.y_val, data.x_test, data.y_test)
-    return Data(*arrays, meta={**data.meta, "sha256": _sha256(arrays)})
+    return _with_digest(dataclasses.replace(data, x_train=x_train, y_train=y_train), data.meta)
+
+
+def _with_digest(data: Data, meta: Mapping[str, Any]) -> Data:
+    """The data with the digest of the arrays they hold now."""
+    arrays = [array for split in ("train", "val", "test") for array in data.split(split)]
+    return dataclasses.replace(data, meta={**meta, "sha256": _sha256(arrays)})
 
 
 def _check(x: Any, y: np.ndarray, part: str, name: str) -> None:
@@ -271,16 +276,14 @@ def _check(x: Any, y: np.ndarray, part: str, name: str) -> None:
             )
 
 
-def _num_classes(targets: list[np.ndarray], name: str) -> int | None:
+def _num_classes(targets: list[np.ndarray]) -> int | None:
     """Number of classes of integer or one-hot labels, None for other targets."""
     if splits.is_one_hot(targets[0]):
         return targets[0].shape[1]
     if targets[0].dtype.kind not in "iu":
         return None
     least, most = min(int(y.min()) for y in targets), max(int(y.max()) for y in targets)
-    if least < 0:
-        raise InvalidInput(f"Integer labels must be 0, 1, 2, ... Received: a smallest label of {least} in {name}")
-    return most + 1
+    return most + 1 if least >= 0 else None  # Negative integers are targets of a regression.
 
 
 def _sha256(arrays) -> str:

@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import optree
 
 from batchscape.data import splits
 from batchscape.errors import InvalidInput
@@ -40,12 +41,32 @@ def read(given: Any):
     return *parts, _only(given, np.isin(np.arange(len(everything[1])), train_rows))
 
 
-def sha256(pipeline: Any, targets: list[np.ndarray]) -> str:
-    """A digest that shuffling and augmentation leave alone: element types, and the targets of each part in order of size."""
+def sha256(pipeline: Any, arrays: list) -> str:
+    """A digest that shuffling and random augmentation leave alone.
+
+    It covers element types, the targets of each part in order of size and, unless a second pass over the training
+    examples gives others (augmentation), the inputs of each part in the order of their digests.
+
+    Args:
+        pipeline: The training pipeline.
+        arrays: One pass: x and y of the training, validation and test parts in turn.
+    """
     digest = hashlib.sha256(str(pipeline.element_spec).encode())
-    for y in targets:
+    for y in arrays[1::2]:
         digest.update(np.sort(y, axis=0).tobytes())
+    inputs = [_row_digests(x) for x in arrays[::2]]
+    if inputs[0] == _row_digests(_stack(pipeline)[0]):
+        digest.update(repr(inputs).encode())
     return digest.hexdigest()
+
+
+def _row_digests(x: Any) -> list[str]:
+    """A digest of each example, sorted."""
+    leaves = optree.tree_leaves(x)
+    return sorted(
+        hashlib.sha256(b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves)).hexdigest()
+        for row in range(len(leaves[0]))
+    )
 
 
 def _stack(pipeline: Any):

@@ -1,4 +1,4 @@
-"""All stored figures, from tables: what `make figures` draws."""
+"""All stored figures, from tables: what `batchscape figures` draws."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from batchscape import tables
-from batchscape.draw import lines, style, sweeps
+from batchscape.draw import lines, noise, style, sweeps
 from batchscape.judge import claims
 from batchscape.judge.stats import mean_interval
 
@@ -26,10 +26,12 @@ def draw_all(folder: str | os.PathLike, out: str | os.PathLike) -> dict[str, pat
         PNG files, by name.
     """
     study = tables.Tables.load(folder)
-    about = {"profile": study.about["profile"], "n": _seeds(study), "records": tables.sha256(folder)}
     files = {}
-    for name, compose in FIGURES.items():
+    for name, (table, compose) in FIGURES.items():
+        if table not in study.frames:
+            continue
         figure, caption = compose(study)
+        about = {"profile": study.about["profile"], "n": _seeds(study.frames[table]), "records": tables.sha256(folder)}
         files[name] = style.save_figure(figure, name, out, caption=caption, about=about)["png"]
     return files
 
@@ -80,12 +82,32 @@ def curvature_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(sweeps.curvature, study.runs), caption
 
 
+def gradient_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """How true the gradient of a mini-batch is, with its caption."""
+    found = claims.verdict("C17", study.noise)
+    caption = style.Caption(
+        finding=f"Does the variance of the gradient fall as 1 / B? {found.word.capitalize()}: {found.summary}.",
+        shows=(
+            "a: ‖g_B − G‖² / ‖G‖² and b: cosine with the full gradient G, dotted: B_simple / B and (1 + B_simple / B)^−½; "
+            "c: angle between the gradients of successive batches at the same weights; d: norm of the gradient, which is "
+            "that of an update at η = 1. Random batches drawn with replacement, at the weights before training and after "
+            "so many epochs."
+        ),
+        basis=(
+            f"{found.data}, n = {_seeds(study.noise)} seeds, bands and brackets: 95 % (Student t), "
+            f"profile {study.about['profile']}."
+        ),
+    )
+    return _closed(noise.gradients, study.noise), caption
+
+
 FIGURES = {
-    "fig01_sweep_training": training_figure,
-    "fig02_line_loss": line_figure,
-    "fig03_curvature_batch": curvature_figure,
+    "fig01_sweep_training": ("runs", training_figure),
+    "fig02_line_loss": ("lines", line_figure),
+    "fig03_curvature_batch": ("runs", curvature_figure),
+    "fig04_gradient_noise": ("noise", gradient_figure),
 }
-"""The figures of a study, in their order."""
+"""The figures in their order, each with the table it needs."""
 
 
 def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
@@ -96,8 +118,8 @@ def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
     return figure
 
 
-def _seeds(study: tables.Tables) -> int:
-    return int(study.runs["seed"].nunique())
+def _seeds(frame: pd.DataFrame) -> int:
+    return int(frame["seed"].nunique())
 
 
 def _ends(study: tables.Tables) -> dict[str, str]:
@@ -107,7 +129,7 @@ def _ends(study: tables.Tables) -> dict[str, str]:
 
 def _basis(study: tables.Tables) -> str:
     return (
-        f"{claims.describe(study.runs)}, n = {_seeds(study)} paired seeds, bands and brackets: 95 % (Student t), "
+        f"{claims.describe(study.runs)}, n = {_seeds(study.runs)} paired seeds, bands and brackets: 95 % (Student t), "
         f"profile {study.about['profile']}."
     )
 

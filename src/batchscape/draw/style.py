@@ -44,7 +44,11 @@ def paper() -> Iterator[None]:
 def batch_axis(ax: Axes, batches: Sequence[int], *, label: str = "batch size $B$ [examples]") -> None:
     """A logarithmic axis of batch size with the true values as ticks."""
     ax.set_xscale("log", base=2)
-    ax.set_xticks(list(batches), [str(batch) for batch in batches])
+    labels: list[str] = []
+    for batch in batches:  # A label needs some room beside the one before it.
+        labelled = [int(label) for label in labels if label]
+        labels.append("" if labelled and batch < 1.5 * labelled[-1] else str(batch))
+    ax.set_xticks(list(batches), labels)
     ax.minorticks_off()
     ax.tick_params(axis="x", labelrotation=45 if len(batches) > 6 else 0)
     ax.set_xlabel(label)

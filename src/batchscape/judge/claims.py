@@ -14,13 +14,16 @@ import numpy as np
 import pandas as pd
 
 from batchscape.errors import InvalidInput, unknown_name
-from batchscape.judge import strata
+from batchscape.judge import readings, strata
 from batchscape.judge.stats import PairedEffect, paired_effect
 
 SMALLEST_EFFECT = math.log(1.1)
 """Smallest effect of interest: a ratio of 1.1. An interval within it on both sides says "no effect"."""
 
 SIGNIFICANCE = 0.05
+
+MEASURED_BY_HESSIAN = ("lambda_max",)
+"""Quantities that count only where Lanczos has converged."""
 
 LOSS_TOLERANCE = 0.1
 """Runs compared at matched training loss whose losses differ by more than this share are flagged."""
@@ -35,10 +38,17 @@ class Claim:
     articles: list[str]
     prediction: str
     exact: str = ""
+    reading: str = ""
+    between: tuple[float, float] = (-math.inf, math.inf)
     quantity: str = ""
     label: str = ""
     predicted: str = ""
     needs_target: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What the table that decides is about: `"training"` or `"gradients"`."""
+        return "gradients" if self.reading else "training"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Verdict:
 
     claim: Claim
     word: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...] | tuple[readings.Reading, ...]
     evidence: str
     data: str
 
@@ -126,7 +136,8 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
 
     Args:
         claim: A statement, or its id.
-        runs: One row a run: the frame of `load_results`, with the column that the rule of the statement names.
+        runs: One row a run: the frame of `load_results`, with the column that the rule of the statement names; for a
+            statement about the gradient, the noise table of a study.
 
     Returns:
         A `Verdict`. "holds" without a condition needs both strata; "not shown" is a verdict.
@@ -140,6 +151,8 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         claim = register()[claim]
     if runs.empty:
         raise InvalidInput(f"A verdict on {claim.id} needs runs. Received: none")
+    if claim.reading:
+        return _verdict_of_readings(claim, runs)
     if claim.exact:
         return _exact_verdict(claim, runs)
     if claim.quantity not in runs:
@@ -151,8 +164,24 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
 
 
 def verdicts(runs: pd.DataFrame, claims: Iterable[str] | None = None) -> list[Verdict]:
-    """The verdicts on several statements, on the whole register by default."""
-    return [verdict(claim, runs) for claim in (claims or register())]
+    """The verdicts on several statements; by default on all that the table is about, training or the gradient."""
+    about_it = (id for id, claim in register().items() if claim.subject == _subject(runs))
+    return [verdict(id, runs) for id in claims or about_it]
+
+
+def verdicts_of(frames: Iterable[pd.DataFrame], claims: Iterable[str] | None = None) -> list[Verdict]:
+    """The verdicts on several statements, the whole register by default, each from the table that it is about.
+
+    Args:
+        frames: Tables of studies; those that no statement is about are passed over.
+        claims: Ids.
+    """
+    tables = {_subject(frame): frame for frame in frames}
+    unknown = [id for id in claims or () if id not in register()]
+    if unknown:
+        raise unknown_name("claim", unknown[0], register())
+    chosen = [register()[id] for id in claims or register()]
+    return [verdict(claim, tables[claim.subject]) for claim in chosen if claim.subject in tables]
 
 
 def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
@@ -161,18 +190,45 @@ def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
     for item in given:
         shared = {"id": item.claim.id, "verdict": item.word, "statement": item.claim.statement, "data": item.data}
         found = [dataclasses.asdict(comparison) for comparison in item.comparisons] or [{"note": item.evidence}]
-        rows += [{**shared, "quantity": item.claim.quantity or item.claim.exact, **row} for row in found]
+        rows += [
+            {**shared, "quantity": item.claim.quantity or item.claim.exact or item.claim.reading, **row}
+            for row in found
+        ]
     return pd.DataFrame(rows)
 
 
 def to_markdown(given: Iterable[Verdict]) -> str:
     """Verdicts as a Markdown table, one row a statement."""
     given = list(given)
-    rows = ["| id | statement | verdict | evidence: large ÷ small batch, 95 % interval |", "|---|---|---|---|"]
+    rows = ["| id | statement | verdict | evidence, 95 % interval |", "|---|---|---|---|"]
     for item in given:
         evidence = item.evidence or "<br>".join(f"{item.claim.label}: {comparison}" for comparison in item.comparisons)
         rows.append(f"| {item.claim.id} | {item.claim.statement} | **{item.word}** | {evidence} |")
     return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given))})"])
+
+
+def _subject(frame: pd.DataFrame) -> str:
+    """What a table is about: `"gradients"`, `"training"`, or nothing that a statement asks."""
+    if "relative_error" in frame:
+        return "gradients"
+    return "training" if "status" in frame else ""
+
+
+def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
+    """What the value of a statement is at each place of training; "holds" without a condition needs all of them."""
+    if _subject(noise) != claim.subject:
+        raise InvalidInput(f"A verdict on {claim.id} needs the noise table of a study. Received: {list(noise.columns)}")
+    found = readings.read(noise, claim.reading, claim.between)
+    places: dict[str, list[str]] = {}
+    for reading in found:
+        places.setdefault(reading.outcome, []).append(reading.place)
+    if len(places) == 1:
+        word = found[0].outcome
+    else:
+        word = "; ".join(f"{outcome} {', '.join(where)}" for outcome, where in places.items())
+    first = noise.iloc[0]
+    data = f"{first['dataset']}, {first['model']}, N = {first['n']}, along training at B = {first['trained_at']}"
+    return Verdict(claim, word, found, "", data)
 
 
 def _exact_verdict(claim: Claim, runs: pd.DataFrame) -> Verdict:
@@ -187,6 +243,8 @@ def _exact_verdict(claim: Claim, runs: pd.DataFrame) -> Verdict:
 
 def _compare(claim: Claim, family: strata.Family) -> Comparison:
     usable = family.runs["status"] == "COMPLETE"
+    if claim.quantity in MEASURED_BY_HESSIAN and "hessian_converged" in family.runs:
+        usable &= family.runs["hessian_converged"] != False  # noqa: E712 (the column may hold NaN)
     if claim.needs_target:
         usable &= family.runs["reached"] == True  # noqa: E712 (the column also holds None)
     pairs = family.pairs(claim.quantity, usable)

@@ -20,7 +20,8 @@ class PairedEffect:
         mean: Mean difference.
         low, high: 95 % interval (Student t), NaN for a single pair.
         p_value: Two-sided exact sign-flip test of a mean of zero; its floor is 2 / 2ⁿ.
-        detectable: The smallest true mean that this n and this spread would show with a power of 80 %.
+        detectable: The smallest true mean that a t test with this n and this spread shows with a power of 80 %; the
+            sign-flip test, which can say nothing below n = 6, needs a little more.
         n: Number of pairs.
     """
 

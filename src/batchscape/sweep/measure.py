@@ -60,6 +60,7 @@ def measure_runs(
     store, sources = store if isinstance(store, Store) else Store(store), Sources(build, data)
     complete = [run for run in dict.fromkeys(runs) if store.status(run) is Status.COMPLETE]
     missing = [run for run in complete if store.load_measurement(run, kind, options) is None]
+    executor = sources.executor_for([store.load(run).cell for run in missing], executor)
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
         jobs = []
         for run in missing:
@@ -68,12 +69,15 @@ def measure_runs(
             source = sources.local(cell) if executor == "serial" else sources.packed(cell, pathlib.Path(folder))
             jobs.append(_Job(run, kind, prepare, options, source, store))
         jobs.sort(key=lambda job: str(group_of(store.load(job.run).cell)))
-        with progress.report(kind, len(jobs), show=show_progress) as advance:
-            for job, _, died in executors.run(_measure, jobs, executor=executor, workers=workers):
-                if died:
-                    raise StoreError(f"Measuring {kind} of run {job.run} failed: {died}")
-                advance()
-    _prepared.clear()
+        _prepared.clear()
+        try:
+            with progress.report(kind, len(jobs), show=show_progress) as advance:
+                for job, _, died in executors.run(_measure, jobs, executor=executor, workers=workers):
+                    if died:
+                        raise StoreError(f"Measuring {kind} of run {job.run} failed: {died}")
+                    advance()
+        finally:
+            _prepared.clear()
     rows = [{"hash": run, **store.load_measurement(run, kind, options)} for run in complete]
     frame = pd.DataFrame(rows, columns=None if rows else ["hash"])
     return frame[[name for name in frame if not frame[name].map(lambda value: isinstance(value, (dict, list))).any()]]

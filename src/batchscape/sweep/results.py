@@ -89,7 +89,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
         done = runs[runs["status"] == "COMPLETE"]
         row = dict(zip(keys or ["batch"], key, strict=True)) | {"runs": len(runs)}
         row |= {word.lower(): n for word in ("DIVERGED", "FAILED") if (n := int((runs["status"] == word).sum()))}
-        if done["reached"].notna().any():
+        if "reached" in done and done["reached"].notna().any():
             row["reached"] = int((done["reached"] == True).sum())  # noqa: E712 (the column also holds None)
         means = done[[name for name in SUMMARISED if name in done]].mean(numeric_only=True)
         rows.append(row | {name: float(f"{value:.4g}") for name, value in means.items()})

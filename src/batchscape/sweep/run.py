@@ -12,7 +12,7 @@ import pandas as pd
 
 from batchscape import progress
 from batchscape.config import Cell, Grid
-from batchscape.errors import InvalidInput, StoreError
+from batchscape.errors import StoreError
 from batchscape.record import Record, Status
 from batchscape.sweep import executors
 from batchscape.sweep.results import to_frame
@@ -84,13 +84,7 @@ class _Job:
 
 
 def _train_all(missing: dict[Cell, str], sources: Sources, store: Store, executor: str, workers, show: bool) -> None:
-    if not all(map(sources.travels, missing)):
-        if executor == "processes":
-            raise InvalidInput(
-                "A tf.data.Dataset cannot be sent to worker processes; give the function that makes it, or "
-                'executor="serial". Received: executor="processes"'
-            )
-        executor = "serial"
+    executor = sources.executor_for(missing, executor)
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
         jobs = []
         for cell, name in missing.items():
@@ -98,12 +92,15 @@ def _train_all(missing: dict[Cell, str], sources: Sources, store: Store, executo
             jobs.append(_Job(cell, name, source, store, _cost(Plan.of(cell, sources.data_of(cell).n_train))))
         # Cells of one compiled model together; among them the dearest first, so that no worker ends long after the rest.
         jobs.sort(key=lambda job: (str(group_of(job.cell)), -job.cost))
-        with progress.report("sweep", sum(job.cost for job in jobs), show=show) as advance:
-            for job, status, died in executors.run(_train, jobs, executor=executor, workers=workers):
-                if died:
-                    store.save(Record(cell=job.cell, hash=job.name, status=Status.FAILED, reason=died))
-                advance(job.cost, f"batch {job.cell.batch_size}, seed {job.cell.seed}: {status or Status.FAILED}")
-    _trainers.clear()
+        _trainers.clear()
+        try:
+            with progress.report("sweep", sum(job.cost for job in jobs), show=show) as advance:
+                for job, status, died in executors.run(_train, jobs, executor=executor, workers=workers):
+                    if died:
+                        store.save(Record(cell=job.cell, hash=job.name, status=Status.FAILED, reason=died))
+                    advance(job.cost, f"batch {job.cell.batch_size}, seed {job.cell.seed}: {status or Status.FAILED}")
+        finally:  # An interrupted sweep must not leave its model to the next one.
+            _trainers.clear()
 
 
 _COST_OF_AN_UPDATE = 64

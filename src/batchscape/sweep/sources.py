@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import joblib
@@ -94,15 +94,34 @@ class Sources:
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group])
 
+    def made(self, record: Record, store: Store) -> bool:
+        """Whether a run was made with this model and these data."""
+        return self.label(record.cell) == record.cell and self.check(record.cell, store) == record.hash
+
     def check_run(self, record: Record, store: Store) -> None:
         """Refuse data or a model other than a run was made with; its weights would mean nothing there."""
-        if self.check(record.cell, store) != record.hash:
+        if not self.made(record, store):
             raise InvalidInput(
                 f"The model or the data are not those of run {record.hash}: give the same build and data as to run_sweep, "
                 f"unchanged since. Received: model {record.cell.model!r}, dataset {record.cell.dataset!r}"
             )
 
-    def travels(self, cell: Cell) -> bool:
+    def executor_for(self, cells: Iterable[Cell], executor: str) -> str:
+        """The executor, `"serial"` in place of `"auto"` where the data of a cell cannot be sent to worker processes.
+
+        Raises:
+            InvalidInput: For `"processes"` there.
+        """
+        if all(map(self._travels, cells)):
+            return executor
+        if executor == "processes":
+            raise InvalidInput(
+                "A tf.data.Dataset cannot be sent to worker processes; give the function that makes it, or "
+                'executor="serial". Received: executor="processes"'
+            )
+        return "serial"
+
+    def _travels(self, cell: Cell) -> bool:
         """Whether worker processes can have the data of a cell: a `tf.data.Dataset` needs the function that makes it."""
         given = cell.dataset if self._given is None else self._given
         return self.data_of(cell).pipeline is None or callable(given) or isinstance(given, str)

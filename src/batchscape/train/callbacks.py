@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -65,8 +65,14 @@ class Recorder(keras.callbacks.Callback):
         self.updates += self._updates_in_batch()
         self._train = {}
         self._follow_path(logs)
-        self._look(mean_loss=float(logs["loss"]))
+        if self._plan.is_look(self.updates):
+            self._look(mean_loss=float(logs.get("loss", 0.0)))
         self._resumed_at = time.perf_counter()
+
+    def stop(self) -> None:
+        """End the run here, because a callback of the user asked for it."""
+        if not self.finished:
+            self._end()
 
     def _follow_path(self, logs) -> None:
         if "path_length" in logs:  # The fused loop measures every update itself.
@@ -139,6 +145,45 @@ class Recorder(keras.callbacks.Callback):
         self.rows.append(row)
         if not self.diverged and not math.isfinite(row["train_loss"]):
             self.diverged = f"training loss {row['train_loss']} at update {self.updates}"
+
+
+class Continued(keras.callbacks.Callback):
+    """A user's callbacks, to which the many calls of `fit` are one training: it begins once and ends once.
+
+    Args:
+        callbacks: The callbacks.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]):
+        super().__init__()
+        self._list, self._given = None, list(callbacks)
+
+    def on_train_begin(self, logs=None):
+        """Begin, the first time."""
+        if self._list is None:
+            self._list = keras.callbacks.CallbackList(self._given, add_progbar=False, model=self.model, **self.params)
+            self._list.on_train_begin(logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Pass it on, as all that follows."""
+        self._list.on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """See `on_epoch_begin`."""
+        self._list.on_epoch_end(epoch, logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """See `on_epoch_begin`."""
+        self._list.on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """See `on_epoch_begin`."""
+        self._list.on_train_batch_end(batch, logs)
+
+    def finish(self) -> None:
+        """End."""
+        if self._list is not None:
+            self._list.on_train_end()
 
 
 def _trainable(model: keras.Model) -> np.ndarray:

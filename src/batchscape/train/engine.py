@@ -102,7 +102,7 @@ class Dataset:
 class Fused:
     """Blocks of updates in one compiled loop around the model's own `train_step`.
 
-    Callbacks, History and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
+    Callbacks and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
     of them are one epoch to `fit`, which costs several milliseconds a call.
     """
 
@@ -241,7 +241,8 @@ def fuse(model: keras.Model, x, y, *, jit: bool):
 
 def _create_metrics(model: keras.Model, examples) -> None:
     """Let Keras create its metric variables now: inside a compiled loop it could not."""
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     x, y = keras.tree.map_structure(lambda array: array[:1], examples)
     y_pred = model(x, training=False)
     model.compute_loss(x, y, y_pred)

@@ -16,7 +16,7 @@ from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput
 from batchscape.record import Record, Status, Weights, environment, run_hash
 from batchscape.train import engine, optimizers
-from batchscape.train.callbacks import Recorder
+from batchscape.train.callbacks import Continued, Recorder
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
 
@@ -85,7 +85,8 @@ class Trainer:
         self._loss = losses.loss_of(model, data, cell.loss)
         self._metrics = losses.metric_functions(cell.metrics, model, data.x_train, data.y_train)
         model.compile(optimizers.make(cell, model), self._loss, jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         self._own_rate = optimizers.own_rate(model.optimizer)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
         jit = xla.work_of(model, data.x_train).suits_xla(CHUNK)
@@ -110,10 +111,15 @@ class Trainer:
         learning_rate = self._set_learning_rate(cell, plan.batch_size)
         recorder = Recorder(cell, plan, self._evaluate, self._engine.updates_in_batch)
         recorder.start(self._model)
+        theirs = [Continued(callbacks)] if callbacks else []
         for arguments in self._engine.calls(plan, whole_epochs=bool(callbacks)):
-            if recorder.finished:
+            _fit(self._model, callbacks=[recorder, *theirs], **arguments)
+            if recorder.finished or self._model.stop_training:
                 break
-            _fit(self._model, callbacks=[recorder, *callbacks], **arguments)
+        recorder.stop()
+        for continued in theirs:
+            continued.finish()
+        self._check_updates(recorder.updates)
         seconds_per_update = self._seconds_per_update[plan.shapes]
         if seconds_per_update is None:
             seconds_per_update = recorder.seconds / max(1, recorder.updates)
@@ -134,6 +140,11 @@ class Trainer:
             environment=environment(),
             weights=recorder.weights,
         )
+
+    def _check_updates(self, updates: int) -> None:
+        """What we counted must be what the optimizer did."""
+        if (done := int(self._model.optimizer.iterations)) != updates:
+            raise RuntimeError(f"The optimizer made {done} updates, and we counted {updates}.")
 
     def _warm_up(self, plan: Plan) -> float:
         """Compile for the batch shapes of a plan, time an update, and return the seconds it took; weights change."""

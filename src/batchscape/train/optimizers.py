@@ -1,5 +1,7 @@
 """Keras optimizers from a cell."""
 
+import inspect
+
 import keras
 
 from batchscape.config import Cell
@@ -22,13 +24,33 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
     if cell.optimizer is None and getattr(model, "optimizer", None) is not None:
         compiled = keras.optimizers.serialize(model.optimizer)
         compiled["config"].update(options)
-        return keras.optimizers.deserialize(compiled)
+        return _checked(keras.optimizers.deserialize(compiled))
     name = cell.optimizer or "sgd"
+    kind = {cls.__name__.lower(): cls for cls in vars(keras.optimizers).values() if inspect.isclass(cls)}[name.lower()]
+    if inspect.signature(kind).parameters["weight_decay"].default is not None:
+        options.setdefault(
+            "weight_decay", 0.0
+        )  # AdamW decays by 0.004 unless told not to; a cell that says 0 means it.
     try:
-        return keras.optimizers.get({"class_name": name, "config": options})
+        return _checked(kind(**options))
     except (TypeError, ValueError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InvalidInput(f"optimizer_options do not fit {name}: {reason} Received: {options}") from error
+
+
+def _checked(optimizer: keras.Optimizer) -> keras.Optimizer:
+    """Refuse what would make a run something else than its record says."""
+    if optimizer.use_ema:
+        raise InvalidInput(
+            "use_ema puts averaged weights in place of the trained ones whenever a call of fit ends, and we make many. "
+            "Received: use_ema=True"
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise InvalidInput(
+            "gradient_accumulation_steps changes what an update is; choose the larger batch size itself. "
+            f"Received: gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
+        )
+    return optimizer
 
 
 def own_rate(optimizer: keras.Optimizer) -> float | None:

@@ -86,6 +86,14 @@ class Plan:
         """What a program is compiled for: updates in a block, examples in a batch and in the tail."""
         return self.updates_per_block, self.batch_size, self.tail
 
+    def is_look(self, updates: int) -> bool:
+        """Whether the run is looked at after so many updates: where a block ends, whatever the engine."""
+        if updates == self.total_updates or self.updates_per_block == 1:
+            return True
+        place = updates % (self.epochs_per_block * self.updates_per_epoch)
+        n_full = self.epochs_per_block * self.updates_per_epoch - (self.tail > 0)
+        return not place or (not place % self.updates_per_block and place < n_full)
+
     def examples_after(self, updates: int) -> int:
         """Training examples processed in the first `updates` updates."""
         epochs, rest = divmod(updates, self.updates_per_epoch)
@@ -117,16 +125,18 @@ class Plan:
         """The updates of some epochs, up to the end of the run.
 
         A block ends where the run is looked at. The tail of an epoch goes with its last full batches, or makes a block
-        by itself where every update is looked at.
+        by itself where every update is looked at, or where the run is given up before it.
         """
         blocks = []
         for first in epochs[:: self.epochs_per_block]:
             group = [self.batches(epoch) for epoch in range(first, min(first + self.epochs_per_block, epochs.stop))]
             full, tail = np.concatenate([full for full, _ in group]), group[-1][1]
-            parts = np.split(full, range(self.updates_per_block, len(full), self.updates_per_block))
+            end = self.total_updates - first * self.updates_per_epoch
+            ends = {*range(self.updates_per_block, len(full), self.updates_per_block)} | {end} & {*range(1, len(full))}
+            parts = np.split(full, sorted(ends))
             tails = [0] * len(parts)
             if len(tail):
-                alone = self.updates_per_block == 1
+                alone = self.updates_per_block == 1 or end == len(full)
                 parts, tails = ([*parts, full[:0]], [*tails, 1]) if alone else (parts, [*tails[:-1], 1])
             blocks += [(part, len(part), tail, n_tail) for part, n_tail in zip(parts, tails, strict=True)]
         return self._stack(blocks, self.total_updates + self.updates_after - epochs.start * self.updates_per_epoch)
@@ -160,7 +170,7 @@ def _total_updates(cell: Cell, n_train: int, batch_size: int, tail: int, per_epo
     if kind == "updates":
         return int(amount)
     if kind == "epochs":
-        return max(1, math.ceil(amount * per_epoch))
+        return max(1, math.ceil(amount * per_epoch - 1e-9))
     per_epoch_examples = (per_epoch - (tail > 0)) * batch_size + tail
     epochs, rest = divmod(int(amount), per_epoch_examples)
     return epochs * per_epoch + min(math.ceil(rest / batch_size), per_epoch)

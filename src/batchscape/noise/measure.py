@@ -1,0 +1,95 @@
+"""The noise of the gradient along a run: at the weights it started from and at those it ended in."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from batchscape.data import Data
+from batchscape.minima.objective import Objective, objective_of
+from batchscape.noise.statistics import GradientStatistics, batch_gradients, gradient_statistics
+from batchscape.record import Record, Weights
+
+STAGES = ("initial", "final")
+
+
+def measure_noise(
+    model: keras.Model,
+    data: Data,
+    loss: str | None = None,
+    *,
+    batch_sizes: Sequence[int] = (),
+    n_batches: int = 100,
+) -> Callable[[Record], dict[str, Any]]:
+    """A function that measures the gradients of a run on its training data; made for `measure_runs`.
+
+    Args:
+        model: The model of the runs.
+        data: Their data; the training examples count.
+        loss: The loss that their cells name.
+        batch_sizes: Sizes of the random batches that are compared with the full gradient.
+        n_batches: Batches of each size, with and without replacement.
+
+    Returns:
+        A function from a `Record` to the numbers `simple`, `trace_cov` and `grad_sq_norm` at the end of the run,
+        `simple_initial` at its start, and `stages`: for both, the exact statistics and one dict a batch size and way of
+        drawing.
+    """
+    f = objective_of(model, data, loss=loss)
+
+    def measure(record: Record) -> dict[str, Any]:
+        seed = record.cell.seed
+        stages = {stage: _stage(f, record.weights[stage], batch_sizes, n_batches, seed) for stage in STAGES}
+        final = stages["final"]
+        return {
+            **{name: final[name] for name in ("simple", "trace_cov", "grad_sq_norm")},
+            "simple_initial": stages["initial"]["simple"],
+            "stages": stages,
+        }
+
+    return measure
+
+
+def _stage(f: Objective, weights: Weights, batch_sizes: Sequence[int], n_batches: int, seed: int) -> dict[str, Any]:
+    exact = gradient_statistics(f, weights)
+    return {
+        **{name: getattr(exact, name) for name in ("n", "simple", "trace_cov", "grad_sq_norm")},
+        "batches": [
+            _means(f, weights, exact, batch_size, n_batches=n_batches, replacement=replacement, seed=seed)
+            for batch_size in batch_sizes
+            for replacement in (False, True)
+        ],
+    }
+
+
+def _means(f: Objective, weights: Weights, exact: GradientStatistics, batch_size: int, **how) -> dict[str, Any]:
+    found = batch_gradients(f, weights, batch_size, statistics=exact, **how)
+    return {
+        "batch": batch_size,
+        "replacement": found.replacement,
+        "relative_error": float(found.relative_errors.mean()),
+        "expected_error": exact.relative_error(batch_size, replacement=found.replacement),
+        "cosine": float(np.mean(found.cosines)),
+        "angle": float(np.mean(found.angles)),
+        "norm": float(found.norms.mean()),
+        "competition": float(found.competition.mean()),
+    }
+
+
+def to_table(measured: Sequence[tuple[Record, dict[str, Any]]]) -> pd.DataFrame:
+    """Measurements as one tidy frame, one row a run, stage, batch size and way of drawing.
+
+    The start of a run stands there as epoch 0, once for each seed.
+    """
+    rows, starts = [], set()
+    for record, result in measured:
+        for stage, values in result["stages"].items():
+            if stage == "initial" and record.cell.seed in starts:
+                continue
+            starts.add(record.cell.seed)
+            place = {"seed": record.cell.seed, "epoch": 0.0 if stage == "initial" else record.final["epoch"]}
+            shared = {name: values[name] for name in ("n", "simple", "trace_cov", "grad_sq_norm")}
+            rows += [{**place, **shared, **batch} for batch in values["batches"]]
+    return pd.DataFrame(rows)
