@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "batchscape"
 MAY_IMPORT = {
     "config": {"errors"},
     "errors": set(),
-    "paths": set(),
+    "paths": {"errors"},
     "quiet": set(),
     "usercode": {"errors"},
     "progress": set(),

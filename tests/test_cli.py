@@ -44,7 +44,7 @@ def run(tmp_path, monkeypatch, capfd):
 
     yield call
     sys.path[:] = path
-    for module in ("mynet", "mydata", "badnet"):
+    for module in ("mynet", "mydata", "badnet", "badshape"):
         sys.modules.pop(module, None)
 
 
@@ -61,6 +61,17 @@ def test_a_sweep_prints_a_line_a_batch_size_and_a_second_one_reads_the_store(run
     assert len(table) == 3
     assert table[0].startswith("epoch,updates,examples,seconds,train_loss")
     assert len(run("results", "runs/demo", "--curves")[1].splitlines()) == 5
+
+
+def test_the_noise_scale_of_stored_runs_and_of_an_untrained_model_is_printed(run):
+    run("sweep", *SMALL, "--store", "runs/demo")
+    status, out, _ = run("noise", "runs/demo", "--executor", "serial", "-q")
+    assert status == 0
+    assert out.split()[:4] == ["batch", "learning_rate", "seed", "simple_initial"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["16", "64"]
+    status, out, _ = run("noise")
+    assert status == 0
+    assert "mlp on digits, untrained: GradientStatistics(1280 examples" in out
 
 
 def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, tmp_path):
@@ -107,6 +118,12 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["sweep", "--seeds", "abc"], "Invalid value for '--seeds'"),
+        (["sweep", "--nonsense", "3"], "No such option: --nonsense"),
+        (["nosuch"], "No such command 'nosuch'"),
+        (["landscape", "nowhere", "--between", "8", "full", "--points", "2"], "--points must be an integer ≥ 3"),
+        (["noise", "nowhere"], "No store at"),
+        (["sweep", "--model", "badshape:build", "--train-size", "64"], "does not take these inputs"),
         (["sweep", "--batch-size", ""], "--batch-size needs at least one value"),
         (["sweep", "--batch-size", "0"], "batch_size must be an integer ≥ 1. Received: batch_size=0"),
         (["sweep", "--batch-size", "-4"], "Received: batch_size=-4"),
@@ -139,6 +156,7 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
 def test_bad_input_is_one_line_and_exit_status_2(run, tmp_path, arguments, message):
     (tmp_path / "occupied").write_text("a file, not a folder")
     (tmp_path / "badnet.py").write_text("raise RuntimeError('not today')\n")
+    (tmp_path / "badshape.py").write_text(MYNET)
     x = np.full((20, 3), np.nan, np.float32)
     np.savez(tmp_path / "spoilt.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
     before = {file.name for file in tmp_path.iterdir()}
@@ -152,7 +170,7 @@ def test_bad_input_is_one_line_and_exit_status_2(run, tmp_path, arguments, messa
 
 def test_every_command_shows_an_example_in_its_help(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    for command in ("reproduce", "sweep", "results", "landscape", "claims", "figures"):
+    for command in ("reproduce", "sweep", "results", "landscape", "noise", "claims", "figures"):
         status, out, _ = run(command, "--help")
         assert status == 0
         assert f"Example: batchscape {command}" in " ".join(out.replace("`", "").split()), command

@@ -91,6 +91,21 @@ def test_ctrl_c_ends_a_sweep_at_once_and_leaves_a_clean_store(script, tmp_path):
         assert record.weights["final"]
 
 
+def test_ctrl_c_on_the_command_line_says_what_is_kept(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "batchscape", "sweep", "--batch-size", "1", "--epochs", "50"]
+    process = subprocess.Popen(
+        [*command, "--seeds", "4", "--store", str(tmp_path / "store"), "--executor", "serial", "-q"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen_to_ctrl_c,
+    )
+    wait_for_records(tmp_path / "store", 1, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("batchscape: interrupted; finished runs are kept")
+
+
 def test_a_disk_that_fills_up_stops_the_sweep_with_one_line_and_keeps_what_is_whole(tmp_path):
     """A limit on the size of files stands in for a full disk: the weights do not fit, a JSON would."""
     command = (

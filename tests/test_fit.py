@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import batchscape as bs
+from batchscape.config import OPTIMIZERS
 from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.record import Status
 from batchscape.train.fit import Trainer
@@ -228,3 +229,80 @@ def test_a_regression_needs_its_loss_named(blobs):
     )
     assert run.final["train_loss"] < 1e-3
     assert "train_accuracy" not in run.final
+
+
+def fit(blobs, build=net, **changes):
+    given = {"batch_size": 9, "epochs": 1, "learning_rate": 0.1, **changes}
+    callbacks = given.pop("callbacks", ())
+    return bs.fit_one(bs.Cell(**given), build=build, data=blobs, callbacks=callbacks)
+
+
+def test_a_cell_that_says_no_decay_has_none_for_adamw_too(blobs):
+    plain, adamw = (fit(blobs, optimizer=name, learning_rate=0.01, epochs=5) for name in ("adam", "adamw"))
+    decayed = fit(blobs, optimizer="adamw", learning_rate=0.01, epochs=5, weight_decay=0.5)
+    assert plain.final["train_loss"] == pytest.approx(adamw.final["train_loss"], rel=1e-5)
+    assert decayed.final["weight_norm"] < 0.9 * adamw.final["weight_norm"]
+
+
+@pytest.mark.parametrize("option", [{"use_ema": True}, {"gradient_accumulation_steps": 4}])
+def test_options_that_make_a_run_something_else_are_refused(blobs, option):
+    with pytest.raises(InvalidInput, match=next(iter(option))):
+        fit(blobs, optimizer="sgd", optimizer_options=option)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_offered_can_be_made(blobs, name):
+    assert fit(blobs, optimizer=name, learning_rate=1e-3).status is Status.COMPLETE
+
+
+def test_early_stopping_and_its_patience_reach_over_the_calls_of_fit(blobs):
+    stop = keras.callbacks.EarlyStopping(monitor="loss", patience=2, min_delta=100.0)
+    record = fit(blobs, epochs=12, callbacks=[stop])
+    assert record.final["epoch"] == 3  # One epoch to compare with, and two without progress.
+    assert record.weights["final"]
+    slower = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=100.0, factor=0.5)
+    assert fit(blobs, epochs=4, callbacks=[slower]).final["learning_rate"] == pytest.approx(
+        0.1 * 0.5**2
+    )  # The third comes after the last row.
+
+
+def test_a_callback_that_stops_in_the_middle_leaves_a_whole_record(blobs):
+    class Stop(keras.callbacks.Callback):
+        begun = ended = 0
+
+        def on_train_begin(self, logs=None):
+            Stop.begun += 1
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+        def on_train_end(self, logs=None):
+            Stop.ended += 1
+
+    record = fit(blobs, epochs=5, evaluate_every=0.25, callbacks=[Stop()])
+    assert 1 <= record.final["updates"] < 10
+    assert record.weights["final"]
+    assert (Stop.begun, Stop.ended) == (1, 1)
+
+
+def test_a_mixed_float16_run_and_a_training_step_without_a_loss_tracker_work(blobs):
+    assert fit(blobs, precision="mixed_float16", epochs=3).final["train_loss"] < 1.1
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def train_step(self, data):
+            return {**super().train_step(data), "loss": 0.0, "mine": 1.0}
+
+    assert fit(blobs, build=Own).status is Status.COMPLETE
+
+
+def test_a_build_function_that_gives_the_same_model_twice_is_refused(blobs):
+    model = net()
+    with pytest.raises(UserCodeError, match="must make a new model at each call"):
+        fit(blobs, build=lambda: model)

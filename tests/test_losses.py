@@ -116,8 +116,8 @@ def test_targets_of_shape_n_and_outputs_of_shape_n_1_are_not_broadcast_to_n_n():
 def test_the_order_is_argument_then_compiled_then_data():
     model = net(3)
     model.compile("sgd", keras.losses.CategoricalHinge())
-    assert losses.resolve_loss(model, X, LABELS).name == "categorical_hinge"
-    assert losses.resolve_loss(model, X, LABELS, "mean_absolute_error").name == "mean_absolute_error"
+    assert losses.resolve_loss(model, X, ONE_HOT).name == "categorical_hinge"
+    assert losses.resolve_loss(model, X, ONE_HOT, "mean_absolute_error").name == "mean_absolute_error"
     assert losses.resolve_loss(net(3), X, ONE_HOT, fallback="poisson").name == "poisson"
 
 
@@ -140,3 +140,52 @@ def test_several_outputs_are_refused_in_one_line():
     model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
     with pytest.raises(InvalidInput, match="one output"):
         losses.resolve_loss(model, X, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("mse", "mean_squared_error"), ("MeanSquaredError", "mean_squared_error"), ("kl_divergence", "kl_divergence")],
+)
+def test_every_spelling_that_keras_knows_is_understood(name, full):
+    assert losses.resolve_loss(net(3), X, ONE_HOT, name).name == full
+
+
+def test_a_lambda_is_a_loss_and_one_that_gives_a_single_value_is_refused():
+    loss = losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.sum(keras.ops.abs(y - y_pred), axis=-1))
+    assert losses.example_losses(loss, ONE_HOT[:4], keras.ops.zeros((4, 3))).shape == (4,)
+    with pytest.raises(InvalidInput, match="one value an example"):
+        losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.mean(keras.ops.abs(y - y_pred)))
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "message"),
+    [
+        (RNG.normal(size=(50, 2)).astype(np.float32), "mean_squared_error", "shape of the outputs"),
+        (LABELS + 0.5, "sparse_categorical_crossentropy", "Labels must lie in 0..2"),
+        (LABELS - 1, "sparse_categorical_crossentropy", "from -1 to"),
+        (ONE_HOT, "sparse_categorical_crossentropy", "does not take targets|must give one value"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(y, loss, message):
+    with pytest.raises(InvalidInput, match=message):
+        losses.resolve_loss(net(3), X, y, loss)
+
+
+def test_labels_of_one_output_must_be_0_or_1():
+    with pytest.raises(InvalidInput, match=r"0\.\.1 for binary_crossentropy. Received: labels from 1 to 2"):
+        losses.resolve_loss(net(1), X, LABELS % 2 + 1)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", lambda x: keras.ops.sigmoid(x)], ids=["named", "lambda"])
+def test_probabilities_are_told_from_logits_behind_a_reshape_and_an_unknown_activation(activation):
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation), layers.Reshape((3,))])
+    assert not losses.resolve_loss(model, X, ONE_HOT, "binary_crossentropy").get_config()["from_logits"]
+    logits = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Reshape((3,))])
+    assert losses.resolve_loss(logits, X, ONE_HOT, "binary_crossentropy").get_config()["from_logits"]
+
+
+def test_whole_numbers_are_labels_only_where_the_model_has_that_many_outputs():
+    counts = np.arange(50)
+    assert losses.metric_functions(["accuracy"], net(1), X, counts) == {}
+    assert set(losses.metric_functions(["accuracy"], net(3), X, LABELS)) == {"accuracy"}

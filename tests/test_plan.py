@@ -86,3 +86,20 @@ def test_blocks_have_one_shape_so_that_one_program_serves_them_all():
     assert blocks.tails.shape[1:] == (5,)
     assert blocks.indices.dtype == np.int32
     assert blocks.updates.sum() == 3 * 161
+
+
+@pytest.mark.parametrize("last_batch", ["keep", "drop"])
+@pytest.mark.parametrize(("n", "batch_size"), [(500, 8), (1280, 8), (100, 30), (64, 64), (505, 8)])
+def test_every_engine_looks_where_blocks_end_and_nobody_goes_past_the_cap(n, batch_size, last_batch):
+    cell = bs.Cell(batch_size=batch_size, until_loss=0.1, max_updates=73, last_batch=last_batch)
+    plan = Plan.of(cell, n)
+    ends = []
+    for first in range(0, plan.n_epochs, plan.epochs_per_block):
+        epochs = range(first, min(first + plan.epochs_per_block, plan.n_epochs))
+        ends += (first * plan.updates_per_epoch + np.cumsum(plan.blocks(epochs).updates)).tolist()
+    assert 73 in ends
+    assert ends == [update for update in range(1, ends[-1] + 1) if plan.is_look(update)]
+
+
+def test_a_share_of_an_epoch_is_not_rounded_up_by_a_rounding_error():
+    assert Plan.of(bs.Cell(batch_size=1, epochs=0.07), 100).total_updates == 7

@@ -1,17 +1,21 @@
 """Sweeps: only what is missing is computed, whatever happened before, in this process and in others."""
 
 import dataclasses
+import functools
 import os
 import signal
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import batchscape as bs
 from batchscape.errors import InvalidInput, StoreError, UserCodeError
+from batchscape.landscape import pair_runs
 from batchscape.sweep import executors
 from batchscape.sweep.measure import measure_runs
+from batchscape.sweep.sources import Sources
 from batchscape.sweep.store import Store
 
 SERIAL = {"executor": "serial", "show_progress": False}
@@ -279,3 +283,93 @@ def test_runs_are_only_measured_and_drawn_with_the_model_and_the_data_they_were_
             bs.lines_between(tmp_path, 5, "full", **wrong, show_progress=False)
         with pytest.raises(InvalidInput, match="not those of run"):
             bs.measure_runs(tmp_path, runs["hash"], "curvature", bs.measure_curvature, **wrong, show_progress=False)
+
+
+def scaled(rate):
+    def build():
+        model = net()
+        model.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    return build
+
+
+def residual():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(3)(inputs + keras.layers.Dense(4)(inputs)))
+
+
+def test_names_tell_apart_what_is_different_and_nothing_else(tmp_path, blobs):
+    """Closures, compiled rates and given data count; how many operations the process has made does not."""
+    cells = grid(batch_size=10, seed=0, learning_rate=None)
+
+    def name(build, data=blobs):
+        return bs.run_sweep(cells, store=tmp_path, build=build, data=data, **SERIAL)["hash"].item()
+
+    assert name(scaled(0.1)) != name(scaled(0.001))
+    assert name(scaled(0.1)) == name(scaled(0.1))
+    assert name(functools.partial(net)) == name(functools.partial(net))
+    assert name(residual) == name(residual)
+    data = bs.load_dataset(blobs)
+    changed = dataclasses.replace(data, y_train=data.y_train[::-1].copy())
+    assert name(net, data) == name(net, blobs) != name(net, changed)
+
+
+def test_the_inputs_of_a_pipeline_count_unless_they_change_by_themselves(blobs):
+    x, y = blobs
+    pipeline = tf.data.Dataset.from_tensor_slices((x, y))
+
+    def digest(given):
+        return bs.load_dataset((given, pipeline)).meta["sha256"]
+
+    assert digest(pipeline) == digest(pipeline.shuffle(100)) != digest(pipeline.map(lambda x, y: (0 * x, y)))
+    augmented = pipeline.map(lambda x, y: (x + tf.random.normal((4,)), y))
+    assert digest(augmented) == digest(augmented)
+
+
+def test_an_interrupted_sweep_leaves_nothing_of_its_model_to_the_next(tmp_path, blobs, monkeypatch):
+    def other():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "tanh"), keras.layers.Dense(3)])
+
+    monkeypatch.setattr(Store, "save", lambda self, record: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    monkeypatch.undo()
+    other.__qualname__, other.__module__ = net.__qualname__, net.__module__
+    runs = bs.run_sweep(grid(), store=tmp_path, build=other, data=blobs, **SERIAL)
+    assert set(runs["n_parameters"]) == {4 * 6 + 6 + 6 * 3 + 3}
+
+
+def test_an_edited_module_is_read_anew_by_a_live_process(tmp_path, blobs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stack = "[keras.Input((4,)), keras.layers.Dense(%d), keras.layers.Dense(3)]"
+    text = f"import keras\ndef build():\n    return keras.Sequential({stack})\n"
+    counts = []
+    for width in (5, 16):
+        (tmp_path / "edited_net.py").write_text(text % width)
+        cell = bs.Cell(model="edited_net:build", batch_size=10, epochs=1)
+        counts.append(bs.run_sweep(cell, store=tmp_path / "store", data=blobs, **SERIAL)["n_parameters"].item())
+    assert counts == [4 * width + width + 3 * width + 3 for width in (5, 16)]
+
+
+def test_a_run_whose_weights_are_gone_is_done_anew(tmp_path, blobs):
+    runs = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    (tmp_path / f"{runs['hash'][0]}.npz").unlink()
+    bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    assert (tmp_path / f"{runs['hash'][0]}.npz").exists()
+
+
+def test_lines_keep_to_one_version_of_the_data(tmp_path, blobs):
+    x, y = blobs
+    for data in ((x, y), (3 * x, y)):
+        bs.run_sweep(grid(), store=tmp_path, build=net, data=data, **SERIAL)
+    for data in ((x, y), (3 * x, y)):
+        pairs = pair_runs(Store(tmp_path), 10, "full", sources=Sources(net, data))
+        assert len(pairs) == 2
+        digest = bs.load_dataset(data).meta["sha256"]
+        assert all(record.facts["data"]["sha256"] == digest for pair in pairs for record in pair)
+
+
+def test_a_sweep_of_nothing_is_refused_and_one_of_a_cell_is_not(tmp_path, blobs):
+    with pytest.raises(InvalidInput, match="at least one cell"):
+        bs.run_sweep([], store=tmp_path)

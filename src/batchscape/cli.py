@@ -13,12 +13,17 @@ from batchscape.quiet import import_tensorflow
 app = typer.Typer(
     name="batchscape",
     help="What does batch size do? Sweep it in Keras and measure the path, the minimum, the clock and the memory.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     epilog="Start with `batchscape reproduce`. Your own model: `--model module:function`.",
 )
+
+UsageError = typer.BadParameter.__base__
+"""What Typer raises for options and commands that it does not know."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, which Typer catches."""
 
 STUDIES = ("figures/data/digits", "figures/data/noise")
 """The committed tables."""
@@ -38,13 +43,14 @@ def main() -> None:
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
     try:
-        app()
-    except BatchscapeError as error:
-        print(f"batchscape: {' '.join(str(error).split())}", file=sys.stderr)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except (BatchscapeError, UsageError) as error:
+        message = error.format_message() if isinstance(error, UsageError) else str(error)
+        print(f"batchscape: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    if status == INTERRUPTED:
         print("batchscape: interrupted; finished runs are kept, the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 @app.command(epilog="Example: `batchscape reproduce --profile quick`")
@@ -167,7 +173,8 @@ def landscape(
     if not all(between):
         raise InvalidInput("landscape needs two batch sizes, such as: --between 8 full. Received: none")
     ends = [_batch_size(item) for item in between]
-    _at_least_one("points", points)
+    if points < 3:
+        raise InvalidInput(f"--points must be an integer ≥ 3, or nothing lies between the ends. Received: {points}")
     from batchscape.sweep.store import Store as RunStore
 
     runs = RunStore(store).require()

@@ -38,6 +38,8 @@ def pair_runs(
     Raises:
         InvalidInput: If there is no pair, or pairs of more than one kind.
     """
+    if batch_a == batch_b:
+        raise InvalidInput(f"A line needs two batch sizes. Received: {batch_a} and {batch_b}")
     groups: dict[Cell, dict[int | str, Record]] = {}
     others = None
     for record in store.records():

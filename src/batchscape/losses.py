@@ -6,7 +6,6 @@ One value an example lets every mean be taken over examples, whatever the evalua
 import functools
 import inspect
 import logging
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from keras import ops
 
 from batchscape.data import Data
 from batchscape.data.splits import class_labels, is_one_hot
-from batchscape.errors import InvalidInput, unknown_name
+from batchscape.errors import InvalidInput, UserCodeError, unknown_name
 
 _log = logging.getLogger("batchscape")
 
@@ -48,7 +47,7 @@ def resolve_loss(
     chosen = requested or getattr(model, "loss", None) or fallback
     if chosen is None:
         chosen = _infer(y, outputs)
-        _log.info("loss: %s, inferred from the labels and the outputs of %s", chosen, model.name)
+        _tell(chosen)
     if isinstance(chosen, str):
         dtype = "float64" if model.dtype == "float64" else None
         loss = _from_name(chosen, from_logits=_gives_logits(model, x), dtype=dtype)
@@ -58,12 +57,49 @@ def resolve_loss(
         loss = _FunctionLoss(chosen)
     else:
         raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
-    if "sparse" in loss.name and not 0 <= int(y.min()) <= int(y.max()) < outputs.shape[-1]:
-        raise InvalidInput(
-            f"Labels must lie in 0..{outputs.shape[-1] - 1} for a model with {outputs.shape[-1]} outputs. "
-            f"Received: labels from {int(y.min())} to {int(y.max())}"
-        )
+    _check_targets(loss, y, outputs)
     return loss
+
+
+def _check_targets(loss: keras.Loss, y: np.ndarray, outputs: np.ndarray) -> None:
+    """Refuse targets that do not fit the loss and the outputs, which Keras would broadcast or take modulo something."""
+    if "sparse" in loss.name:
+        if not 0 <= y.min() <= y.max() < outputs.shape[-1] or (y != np.floor(y)).any():
+            raise InvalidInput(
+                f"Labels must lie in 0..{outputs.shape[-1] - 1} for a model with {outputs.shape[-1]} outputs. "
+                f"Received: labels from {y.min():g} to {y.max():g}"
+            )
+    elif loss.name == "binary_crossentropy" and not 0 <= y.min() <= y.max() <= 1:
+        raise InvalidInput(
+            f"Labels must lie in 0..1 for binary_crossentropy. Received: labels from {y.min():g} to {y.max():g}"
+        )
+    if loss.name in _named_losses() and "sparse" not in loss.name:
+        expected = {outputs.shape[1:], outputs.shape[1:-1] if outputs.shape[-1] == 1 else outputs.shape[1:]}
+        if y.shape[1:] not in expected:
+            raise InvalidInput(
+                f"Targets of {loss.name} must have the shape of the outputs, (n, {', '.join(map(str, outputs.shape[1:]))}). "
+                f"Received: {y.shape}"
+            )
+    rows = min(len(y), len(outputs))
+    try:
+        values = example_losses(
+            loss, keras.ops.convert_to_tensor(y[:rows]), keras.ops.convert_to_tensor(outputs[:rows])
+        )
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"The loss {loss.name} does not take targets of shape {y.shape} with outputs of shape (n, "
+            f"{', '.join(map(str, outputs.shape[1:]))}). Received: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+    if values.shape != (rows,):
+        raise InvalidInput(f"The loss {loss.name} must give one value an example. Received: shape {values.shape}")
+
+
+@functools.cache
+def _tell(loss: str) -> None:
+    """Say once what was inferred."""
+    _log.info("loss: %s, inferred from the labels and the outputs of the model", loss)
 
 
 def loss_of(model: keras.Model, data: Data, requested: Any = None) -> keras.Loss:
@@ -73,9 +109,21 @@ def loss_of(model: keras.Model, data: Data, requested: Any = None) -> keras.Loss
 
 
 def _predict_some(model: keras.Model, x) -> np.ndarray:
-    outputs = model(keras.tree.map_structure(lambda array: array[:32], x), training=False)
+    some = keras.tree.map_structure(lambda array: array[:32], x)
+    try:
+        outputs = model(some, training=False)
+    except Exception as error:
+        shapes = keras.tree.map_structure(lambda array: array.shape, some)
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise UserCodeError(
+            f"The model {model.name} does not take these inputs: {reason.strip()} Received: inputs of shape {shapes}"
+        ) from error
     if not hasattr(outputs, "shape"):
         raise InvalidInput(f"The model must have one output. Received: {type(outputs).__name__} from {model.name}")
+    if len(outputs.shape) < 2:
+        raise InvalidInput(
+            f"The output of the model must have shape (n, ...), such as (n, 1). Received: {tuple(outputs.shape)}"
+        )
     return keras.ops.convert_to_numpy(outputs)
 
 
@@ -93,6 +141,12 @@ def _infer(y: np.ndarray, outputs: np.ndarray) -> str:
 def _from_name(name: str, *, from_logits: bool, dtype: str | None) -> keras.Loss:
     known = _named_losses()
     if name not in known:
+        try:  # Keras knows short names, such as "mse", and class names.
+            found = keras.losses.get(name)
+        except ValueError:
+            raise unknown_name("loss", name, known) from None
+        name = getattr(found, "__name__", getattr(found, "name", name))
+    if name not in known:
         raise unknown_name("loss", name, known)
     options = {"from_logits": from_logits} if name in _CROSSENTROPIES else {}
     return known[name](dtype=dtype, **options)
@@ -100,16 +154,17 @@ def _from_name(name: str, *, from_logits: bool, dtype: str | None) -> keras.Loss
 
 @functools.cache
 def _named_losses() -> dict[str, type[keras.Loss]]:
-    """Keras' loss classes by their names in lower case, such as `mean_squared_error`."""
+    """Keras' loss classes by their names, such as `mean_squared_error`."""
     classes = {kind for kind in vars(keras.losses).values() if inspect.isclass(kind) and issubclass(kind, keras.Loss)}
-    return {re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in classes - {keras.Loss}}
+    return {inspect.signature(kind).parameters["name"].default: kind for kind in classes - {keras.Loss}}
 
 
 class _FunctionLoss(keras.Loss):
     """A user's function (y_true, y_pred) as a Keras loss."""
 
     def __init__(self, function: Callable):
-        super().__init__(name=getattr(function, "__name__", None))
+        name = getattr(function, "__name__", "")
+        super().__init__(name=name if name.isidentifier() else "loss")  # TensorFlow takes no "<lambda>".
         self._function = function
 
     def call(self, y_true, y_pred):
@@ -134,9 +189,7 @@ def _gives_logits(model: keras.Model, x) -> bool:
     some = keras.tree.map_structure(lambda array: array[:32], x)
     far = [keras.tree.map_structure(functools.partial(_times, factor), some) for factor in (-300, 300)]
     outputs = np.concatenate([_predict_some(model, inputs) for inputs in (some, *far)])
-    if outputs.shape[-1] == 1:
-        return bool((outputs < 0).any() or (outputs > 1).any())
-    return not (bool((outputs >= 0).all()) and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+    return bool((outputs < 0).any() or (outputs > 1 + 1e-5).any())
 
 
 _ACTIVATIONS = frozenset(name for name, value in vars(keras.activations).items() if inspect.isfunction(value))
@@ -155,6 +208,8 @@ def example_losses(loss: keras.Loss, y, y_pred):
 
 
 def _one_each(values):
+    if not len(values.shape):
+        raise InvalidInput("A loss must give one value an example, without taking their mean. Received: a single value")
     return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import random
+import weakref
 from collections.abc import Callable, Iterator
 
 import keras
@@ -127,10 +128,20 @@ def build_model(
             raise UserCodeError(
                 f"build function {usercode.name_of(build)} must return a keras.Model. Received: {type(built).__name__}"
             )
+        if built in _given:
+            raise UserCodeError(
+                f"build function {usercode.name_of(build)} must make a new model at each call: every run starts from one. "
+                "Received: the same model twice"
+            )
+        _given.add(built)
         if not all(layer.built for layer in built._flatten_layers()):
             example = keras.tree.map_structure(lambda array: array[:1], data.x_train)
             usercode.call(built, example, what="model from the build")
     return built
+
+
+_given: weakref.WeakSet[keras.Model] = weakref.WeakSet()
+"""Models that users' functions have built, as long as they live."""
 
 
 @contextlib.contextmanager
@@ -179,12 +190,19 @@ def fingerprint(model: keras.Model, build: Callable) -> str:
             config = config.replace(f'"{operation.name}"', f'"operation {position}.{place}"')
     if build in BUILDERS.values():
         return hashlib.sha256(config.encode()).hexdigest()
-    compiled = ""
-    if getattr(model, "optimizer", None) is not None:
-        optimizer = json.dumps(keras.optimizers.serialize(model.optimizer), sort_keys=True, default=str)
-        loss = getattr(model, "loss", None)
-        compiled = f"{optimizer} {loss if isinstance(loss, str) else getattr(loss, 'name', loss.__class__.__name__)}"
-    return hashlib.sha256(f"{config}{usercode.source_sha256(build)}{compiled}".encode()).hexdigest()
+    described = f"{config}{usercode.source_sha256(build)}{_compiled_with(model)}"
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _compiled_with(model: keras.Model) -> str:
+    """The optimizer and the loss that a model was compiled with, without the names that Keras numbers."""
+    if getattr(model, "optimizer", None) is None:
+        return ""
+    parts = {"optimizer": keras.optimizers.serialize(model.optimizer)["config"], "loss": getattr(model, "loss", None)}
+    if isinstance(parts["loss"], keras.Loss):
+        parts["loss"] = [parts["loss"].name, parts["loss"].get_config()]
+    parts["optimizer"].pop("name", None)
+    return json.dumps(parts, sort_keys=True, default=lambda value: getattr(value, "__name__", type(value).__name__))
 
 
 def _configuration(model: keras.Model):

@@ -40,8 +40,7 @@ class Tables:
 
     def save(self, folder: str | os.PathLike) -> pathlib.Path:
         """Write the tables as `.csv.gz` files and `about.json`; the same tables give the same bytes."""
-        folder = paths.resolve(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = paths.make(folder)
         for name, frame in self.frames.items():
             text = frame.to_csv(index=False, float_format="%.7g")
             (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -56,8 +55,10 @@ class Tables:
         try:
             about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
             files = sorted(folder.glob("*.csv.gz"))
+            if "profile" not in about or not files:
+                raise ValueError("one of them is missing or empty")
             return cls({file.name.removesuffix(".csv.gz"): pd.read_csv(file) for file in files}, about)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise StoreError(f"{folder} must hold the tables of a study, *.csv.gz and about.json: {error}") from error
 
 

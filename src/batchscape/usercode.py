@@ -36,7 +36,7 @@ def resolve(spec: str, *, kind: str) -> Callable:
                 f"No module {error.name!r} in {here} or on sys.path. Received: {kind}={spec!r}"
             ) from error
         raise UserCodeError(f"{module_name} needs a module that is missing: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"Importing {module_name} raised {type(error).__name__}: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -68,7 +68,7 @@ def call(function: Callable, *arguments: Any, what: str) -> Any:
         return function(*arguments)
     except BatchscapeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{what} function {name_of(function)} raised {type(error).__name__}: {error}") from error
 
 

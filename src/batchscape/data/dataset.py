@@ -221,6 +221,8 @@ def _plain(tree: Any) -> Any:
             raise InvalidInput(
                 f"Data must be arrays of numbers, one row an example. Received: dtype {array.dtype}, shape {array.shape}"
             )
+        if array.dtype == np.int64 and array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
+            raise InvalidInput(f"Whole numbers must fit 32 bits. Received: values up to {np.abs(array).max()}")
         return array.astype({"float64": "float32", "int64": "int32"}.get(array.dtype.name, array.dtype), copy=False)
 
     return optree.tree_map(convert, tree)
@@ -231,6 +233,13 @@ def _finish(train, val, test, *, name: str, preprocessing: str, loss: str | None
     for part, which in ((train, "training"), (val, "validation"), (test, "test")):
         _check(*part, which, name)
     arrays = [_plain(array) for part in (train, val, test) for array in part]
+    shapes = [
+        [leaf.shape[1:] for leaf in optree.tree_leaves(part)] for part in zip(arrays[::2], arrays[1::2], strict=True)
+    ]
+    if shapes[0] != shapes[2]:
+        raise InvalidInput(
+            f"Training and test examples of {name} must have equal shapes. Received: {shapes[0]} and {shapes[2]}"
+        )
     meta = {
         "name": name,
         "preprocessing": preprocessing,

@@ -7,7 +7,7 @@ import numpy as np
 import optree
 
 from batchscape.data import splits
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, UserCodeError
 
 
 def is_pipeline(value: Any) -> bool:
@@ -80,7 +80,12 @@ def _stack(pipeline: Any):
         raise InvalidInput(f"A tf.data.Dataset must be unbatched: the batch size is what we vary. Received: {spec}")
     if pipeline.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise InvalidInput("A tf.data.Dataset must be finite; leave out repeat(). Received: an infinite one")
-    elements = list(pipeline.as_numpy_iterator())
+    try:
+        elements = list(pipeline.as_numpy_iterator())
+    except Exception as error:
+        raise UserCodeError(
+            f"The tf.data.Dataset raised {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
     if not elements:
         raise InvalidInput("A tf.data.Dataset must hold at least one example. Received: an empty one")
     return tf.nest.map_structure(lambda *rows: np.stack(rows), *elements)

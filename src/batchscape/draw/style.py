@@ -109,8 +109,7 @@ def save_figure(
     Returns:
         The files, by ending; the figure is closed.
     """
-    folder = paths.resolve(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = paths.make(folder)
     files = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "json")}
     with paper():
         figure.savefig(files["png"], metadata={"Software": None})

@@ -30,8 +30,13 @@ class Line:
 
     @property
     def barrier(self) -> float:
-        """Max over α in [0, 1] of L(α) − ((1 − α) L(0) + α L(1)), at least 0 (Frankle et al. 2020, section 2)."""
+        """Max over α in [0, 1] of L(α) − ((1 − α) L(0) + α L(1)), at least 0 (Frankle et al. 2020, section 2).
+
+        NaN where no position lies between the ends.
+        """
         inside = (self.alphas >= 0) & (self.alphas <= 1)
+        if not ((self.alphas > 0) & (self.alphas < 1)).any():
+            return np.nan
         alphas, (start, end) = self.alphas[inside], self.end_losses
         return float(np.max(self.loss[inside] - ((1 - alphas) * start + alphas * end), initial=0.0))
 

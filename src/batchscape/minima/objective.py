@@ -49,7 +49,14 @@ class Objective:
     ):
         if not isinstance(model, keras.Model) or not model.built:
             raise InvalidInput(f"Objective needs a built keras.Model. Received: {type(model).__name__}, not built")
-        y = np.asarray(y)
+        x, y = keras.tree.map_structure(np.asarray, x), np.asarray(y)
+        if any(len(leaf) != len(y) for leaf in keras.tree.flatten(x)) or not len(y):
+            lengths = [len(leaf) for leaf in keras.tree.flatten(x)]
+            raise InvalidInput(
+                f"Inputs and targets must have equal lengths, at least 1. Received: {lengths} and {len(y)}"
+            )
+        if batch_size < 1:
+            raise InvalidInput(f"batch_size must be an integer ≥ 1. Received: batch_size={batch_size}")
         self._model, self._n_examples = model, len(y)
         resolved = losses.resolve_loss(model, x, y, loss)
         counted = losses.metric_functions(metrics, model, x, y)

@@ -81,6 +81,8 @@ def square_norms_of_pair(f: Objective, weights: Weights, small: int, big: int, r
     """‖g‖² of a random small batch and of a random big one, independent of each other."""
     batches = (rng.choice(f.n_examples, size, replace=False)[None] for size in (small, big))
     first, second = (float(np.sum(f.batch_gradients(weights, rows) ** 2)) for rows in batches)
+    if not math.isfinite(first + second):
+        raise InvalidInput("The noise scale needs finite gradients. Received: NaN or infinity among them")
     return first, second
 
 

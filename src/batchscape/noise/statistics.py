@@ -207,5 +207,5 @@ def _finite(gradients: np.ndarray) -> np.ndarray:
 
 
 def _check_batch_size(batch_size: int, n: int) -> None:
-    if not 1 <= batch_size <= n:
+    if not isinstance(batch_size, (int, np.integer)) or not 1 <= batch_size <= n:
         raise InvalidInput(f"batch_size must be an integer in 1..{n}, the number of examples. Received: {batch_size}")

@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -61,12 +59,12 @@ def measure_runs(
     complete = [run for run in dict.fromkeys(runs) if store.status(run) is Status.COMPLETE]
     missing = [run for run in complete if store.load_measurement(run, kind, options) is None]
     executor = sources.executor_for([store.load(run).cell for run in missing], executor)
-    with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
+    with store.workspace() as folder:
         jobs = []
         for run in missing:
             cell = (record := store.load(run)).cell
             sources.check_run(record, store)
-            source = sources.local(cell) if executor == "serial" else sources.packed(cell, pathlib.Path(folder))
+            source = sources.local(cell) if executor == "serial" else sources.packed(cell, folder)
             jobs.append(_Job(run, kind, prepare, options, source, store))
         jobs.sort(key=lambda job: str(group_of(store.load(job.run).cell)))
         _prepared.clear()

@@ -3,8 +3,6 @@
 import dataclasses
 import logging
 import os
-import pathlib
-import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +10,7 @@ import pandas as pd
 
 from batchscape import progress
 from batchscape.config import Cell, Grid
-from batchscape.errors import StoreError
+from batchscape.errors import InvalidInput, StoreError
 from batchscape.record import Record, Status
 from batchscape.sweep import executors
 from batchscape.sweep.results import to_frame
@@ -59,7 +57,11 @@ def run_sweep(
     store = store if isinstance(store, Store) else Store(store)
     executors.check(executor, workers)
     sources = Sources(build, data)
-    names = {cell: sources.check(cell, store) for cell in map(sources.label, grid)}
+    names = {
+        cell: sources.check(cell, store) for cell in map(sources.label, [grid] if isinstance(grid, Cell) else grid)
+    }
+    if not names:
+        raise InvalidInput("A sweep needs at least one cell. Received: none")
     store.require_writable()
     store.remove_leftovers()
     missing = {cell: name for cell, name in names.items() if store.status(name) in (None, Status.FAILED)}
@@ -85,10 +87,10 @@ class _Job:
 
 def _train_all(missing: dict[Cell, str], sources: Sources, store: Store, executor: str, workers, show: bool) -> None:
     executor = sources.executor_for(missing, executor)
-    with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
+    with store.workspace() as folder:
         jobs = []
         for cell, name in missing.items():
-            source = sources.local(cell) if executor == "serial" else sources.packed(cell, pathlib.Path(folder))
+            source = sources.local(cell) if executor == "serial" else sources.packed(cell, folder)
             jobs.append(_Job(cell, name, source, store, _cost(Plan.of(cell, sources.data_of(cell).n_train))))
         # Cells of one compiled model together; among them the dearest first, so that no worker ends long after the rest.
         jobs.sort(key=lambda job: (str(group_of(job.cell)), -job.cost))

@@ -56,7 +56,8 @@ class Sources:
     """
 
     def __init__(self, build: Callable | None = None, data: Any = None):
-        self._build, self._given = build, data
+        self._build = models.find_builder(build) if isinstance(build, str) else build
+        self._given = data
         self._data: dict[tuple, Data] = {}
         self._fingerprints: dict[tuple, str] = {}
 
@@ -75,6 +76,10 @@ class Sources:
         key = cell.dataset, cell.train_size
         if key not in self._data:
             given = cell.dataset if self._given is None else self._given
+            if isinstance(given, str) and given == ARRAYS:
+                raise InvalidInput(
+                    "These runs were made with arrays: give the same data=... as to run_sweep. Received: none"
+                )
             self._data[key] = load_dataset(given, train_size=cell.train_size)
         return self._data[key]
 
@@ -90,7 +95,18 @@ class Sources:
             model = self.local(cell).build_model(cell.precision)
             loss_of(model, data, cell.loss)
             metric_functions(cell.metrics, model, data.x_train, data.y_train)
-            optimizers.make(cell, model)
+            rate = optimizers.own_rate(optimizers.make(cell, model))
+            if rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed"):
+                raise InvalidInput(
+                    "A model compiled with a learning-rate schedule keeps it; leave out learning_rate and lr_policy, or "
+                    f"name an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}"
+                )
+            if not model.trainable_variables:
+                raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
+            if data.pipeline is not None and cell.engine not in ("dataset", "auto"):
+                raise InvalidInput(
+                    f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={cell.engine!r}"
+                )
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group])
 

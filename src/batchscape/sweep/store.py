@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -49,8 +50,11 @@ class Store:
         return sorted(file.stem for file in self.path.glob("*.json"))
 
     def status(self, run: str) -> Status | None:
-        """How a run ended; None where there is no such run."""
-        return Status(self._read(run)["status"]) if self._file(run).exists() else None
+        """How a run ended; None where there is no such run, or its weights are gone."""
+        if not self._file(run).exists():
+            return None
+        record = self.load(run)
+        return record.status if self._file(run, ".npz").exists() or not record.weights else None
 
     def save(self, record: Record) -> None:
         """Write a record; one of the same name is replaced."""
@@ -69,10 +73,13 @@ class Store:
     def load(self, run: str) -> Record:
         """Read a record; its weights are read when they are asked for."""
         fields = self._read(run)
-        weights = StoredWeights(self._file(run, ".npz"), fields.pop("weights"))
-        del fields["schema_version"]
-        cell, status = Cell(**fields.pop("cell")), Status(fields.pop("status"))
-        return Record(cell=cell, status=status, weights=weights, **fields)
+        try:
+            weights = StoredWeights(self._file(run, ".npz"), fields.pop("weights"))
+            del fields["schema_version"]
+            cell, status = Cell(**fields.pop("cell")), Status(fields.pop("status"))
+            return Record(cell=cell, status=status, weights=weights, **fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self._file(run)} is no readable record; delete it and its run is done anew.") from error
 
     def records(self) -> Iterator[Record]:
         """All records, in the order of their names."""
@@ -102,8 +109,12 @@ class Store:
     def remove_leftovers(self) -> None:
         """Delete temporary files that a killed process left behind."""
         for file in self.path.glob(f"**/*{TEMPORARY}"):
-            with contextlib.suppress(OSError):
-                if not _is_alive(int(file.name.split(".")[-2])):
+            with contextlib.suppress(OSError, ValueError, OverflowError, IndexError):
+                if _is_alive(int(file.name.split(".")[-2])):
+                    continue
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
                     file.unlink()
 
     def require_writable(self) -> None:
@@ -115,6 +126,16 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise StoreError(f"The store {self.path} cannot be written: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[pathlib.Path]:
+        """A folder in the store for what workers share; `remove_leftovers` deletes it if this process is killed."""
+        folder = self.path / f"shared.{os.getpid()}{TEMPORARY}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _file(self, run: str, ending: str = ".json") -> pathlib.Path:
         return self.path / f"{run}{ending}"
@@ -169,7 +190,7 @@ class StoredWeights(Mapping):
         try:
             with open(self._file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return [arrays[f"{stage}/{i:03d}"] for i in range(count)]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
             name = self._file.with_suffix(".json").name
             raise StoreError(
                 f"{self._file} is no readable file of weights; delete {name} and its run is done anew."

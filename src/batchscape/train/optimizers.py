@@ -24,7 +24,12 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
     if cell.optimizer is None and getattr(model, "optimizer", None) is not None:
         compiled = keras.optimizers.serialize(model.optimizer)
         compiled["config"].update(options)
-        return _checked(keras.optimizers.deserialize(compiled))
+        try:
+            return _checked(keras.optimizers.deserialize(compiled))
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"optimizer_options do not fit the compiled {compiled['class_name']}; name an optimizer. Received: {options}"
+            ) from error
     name = cell.optimizer or "sgd"
     kind = {cls.__name__.lower(): cls for cls in vars(keras.optimizers).values() if inspect.isclass(cls)}[name.lower()]
     if inspect.signature(kind).parameters["weight_decay"].default is not None:

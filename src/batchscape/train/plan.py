@@ -88,7 +88,7 @@ class Plan:
 
     def is_look(self, updates: int) -> bool:
         """Whether the run is looked at after so many updates: where a block ends, whatever the engine."""
-        if updates == self.total_updates or self.updates_per_block == 1:
+        if updates in (self.total_updates, self.total_updates + self.updates_after) or self.updates_per_block == 1:
             return True
         place = updates % (self.epochs_per_block * self.updates_per_epoch)
         n_full = self.epochs_per_block * self.updates_per_epoch - (self.tail > 0)
