@@ -23,7 +23,7 @@ UsageError = typer.BadParameter.__base__
 """What Typer raises for options and commands that it does not know."""
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, which Typer catches."""
+"""Exit status after Ctrl-C, which Typer catches itself."""
 
 STUDIES = ("figures/data/digits", "figures/data/noise")
 """The committed tables."""
@@ -48,6 +48,8 @@ def main() -> None:
         message = error.format_message() if isinstance(error, UsageError) else str(error)
         print(f"batchscape: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
+    except typer.Abort:  # Older versions of Typer.
+        status = INTERRUPTED
     if status == INTERRUPTED:
         print("batchscape: interrupted; finished runs are kept, the same command goes on from here", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
