@@ -7,8 +7,18 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def intervals_in(text):
+    """Every "value [low, high]" in a text."""
+    return re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", text)
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +27,28 @@ def digits():
     import batchscape as bs
 
     return bs.load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def study():
+    """The committed tables of the main job."""
+    import batchscape as bs
+
+    return bs.Tables.load(ROOT / "figures/data/digits")
+
+
+@pytest.fixture(scope="session")
+def committed_verdicts(study):
+    """What the committed records say of all statements."""
+    import batchscape as bs
+
+    return bs.verdicts(study.runs) + bs.verdicts(bs.Tables.load(ROOT / "figures/data/noise").noise)
+
+
+@pytest.fixture(scope="session")
+def measured(committed_verdicts):
+    """Every "value [low, high]" that a verdict of the committed records prints."""
+    return set(intervals_in(" ".join(found.summary for found in committed_verdicts)))
 
 
 @pytest.fixture

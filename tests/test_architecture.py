@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "errors": set(),
     "paths": {"errors"},
+    "profiles": {"config", "errors"},
     "quiet": set(),
     "usercode": {"errors"},
     "progress": set(),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import batchscape as bs
-from batchscape import config
 from batchscape.errors import InvalidInput
+from batchscape.profiles import PROFILES
 from batchscape.record import run_hash
 
 
@@ -124,10 +124,10 @@ def test_an_empty_or_unknown_axis_is_refused(axes, message):
 
 
 def test_each_profile_has_both_strata_and_no_cell_twice():
-    for profile in config.PROFILES.values():
+    for profile in PROFILES.values():
         grid = profile.grid()
         assert len(grid) == len(set(grid))
         for family in profile.families:
             assert len({round(rate / batch, 9) for batch, rate in family}) == 1, family
-    assert config.PROFILES["quick"].seeds >= 6
-    assert config.PROFILES["paper"].seeds >= 10
+    assert PROFILES["quick"].seeds >= 6
+    assert PROFILES["paper"].seeds >= 10

@@ -8,6 +8,7 @@ import tensorflow as tf
 import batchscape as bs
 from batchscape.config import Cell
 from batchscape.train.fit import Trainer
+from tests.toys import OneDense
 
 OPTIMIZERS = {
     "sgd": ("sgd", {}, 0.1),
@@ -168,15 +169,8 @@ def test_dropout_trains_under_every_engine_and_repeats_itself():
 
 
 def test_a_model_that_cannot_be_fused_falls_back_and_the_record_says_why(blobs):
-    class NotInLoops(keras.Model):
+    class NotInLoops(OneDense):
         """A training step that works in a graph, but not inside a loop in it."""
-
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(3)
-
-        def call(self, inputs):
-            return self.dense(inputs)
 
         def train_step(self, data):
             if "while" in tf.compat.v1.get_default_graph().name:

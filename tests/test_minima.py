@@ -10,21 +10,11 @@ from batchscape.errors import InvalidInput
 from batchscape.minima.hessian import hessian_eigenvalues, hessian_trace, hutchinson_trace, lanczos
 from batchscape.minima.line import interpolate
 from batchscape.minima.objective import Objective
+from tests.toys import float64
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(37, 3)).astype(np.float32).astype(np.float64)  # keras.Input would round it to float32
 Y = (np.arange(37) % 3).astype(np.int32)
-
-
-def float64(build):
-    """Build a model in float64 throughout."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    try:
-        keras.utils.set_random_seed(3)
-        return build()
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def softmax_regression():

@@ -11,7 +11,7 @@ import batchscape as bs
 from batchscape.errors import InvalidInput
 from batchscape.minima import autodiff
 from batchscape.noise import noise_scale, statistics
-from tests.test_minima import float64
+from tests.toys import float64
 
 RNG = np.random.default_rng(0)
 N = 40

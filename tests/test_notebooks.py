@@ -1,29 +1,14 @@
 """The notebooks as papers: their anatomy, and that what they say is what the committed records say."""
 
 import ast
-import pathlib
 import re
 
 import nbformat
 import pytest
 
-import batchscape as bs
+from tests.conftest import ROOT, intervals_in
 
-ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-INTERVAL = re.compile(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]")
-
-
-@pytest.fixture(scope="session")
-def study():
-    return bs.Tables.load(ROOT / "figures/data/digits")
-
-
-@pytest.fixture(scope="session")
-def measured(study):
-    """Every "value [low, high]" that a verdict of the committed records prints."""
-    noise = bs.Tables.load(ROOT / "figures/data/noise").noise
-    return set(INTERVAL.findall(" ".join(found.summary for found in bs.verdicts(study.runs) + bs.verdicts(noise))))
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda file: file.stem)
@@ -44,7 +29,7 @@ def test_the_first_cell_asks_a_question_and_answers_it_with_a_number_and_n(noteb
     assert re.search(r"Run time: .*smoke.*quick.*paper", first)
     answer = first.split("**Answer.**")[1]
     assert re.search(r"n = \d+", answer)
-    said = INTERVAL.findall(answer)
+    said = intervals_in(answer)
     assert said
     assert set(said) <= measured
 
@@ -101,4 +86,4 @@ def test_stored_verdicts_are_those_of_the_committed_records(notebook, measured):
         for output in cell.outputs
     ]
     assert tables
-    assert set(INTERVAL.findall(" ".join(tables))) <= measured
+    assert set(intervals_in(" ".join(tables))) <= measured

@@ -1,44 +1,30 @@
 """The README is true: its numbers are those of the records, its links lead somewhere, its code runs."""
 
-import pathlib
 import re
 
 import keras
 import numpy as np
-import pytest
 
-import batchscape as bs
 from batchscape.judge import claims
+from tests.conftest import ROOT, intervals_in
 
-ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-INTERVAL = re.compile(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]")
 
 
-@pytest.fixture(scope="module")
-def runs():
-    return bs.Tables.load(ROOT / "figures/data/digits").runs
-
-
-@pytest.fixture(scope="module")
-def verdicts(runs):
-    return bs.verdicts(runs) + bs.verdicts(bs.Tables.load(ROOT / "figures/data/noise").noise)
-
-
-def test_the_table_of_verdicts_is_what_the_records_say(verdicts):
+def test_the_table_of_verdicts_is_what_the_records_say(committed_verdicts):
     table = re.search(r"<!-- verdicts -->\n(.*)\n<!-- /verdicts -->", README, re.DOTALL)[1]
-    assert table == claims.to_markdown(verdicts)
+    assert table == claims.to_markdown(committed_verdicts)
 
 
-def test_every_interval_is_one_of_the_records(verdicts):
-    measured = INTERVAL.findall(" ".join(found.summary for found in verdicts))
+def test_every_interval_is_one_of_the_records(measured):
     timed = re.search(r"<!-- speed -->\n(.*)\n<!-- /speed -->", README, re.DOTALL)[1]
-    said = INTERVAL.findall(README.replace(timed, ""))
+    said = intervals_in(README.replace(timed, ""))
     assert len(said) > 10
-    assert set(said) <= set(measured)
+    assert set(said) <= measured
 
 
-def test_means_beside_published_numbers_are_those_of_the_records(runs):
+def test_means_beside_published_numbers_are_those_of_the_records(study):
+    runs = study.runs
     at_one_rate = runs[(runs["learning_rate"] == 0.1) & (runs["batch"] >= 8)]
     updates = at_one_rate.groupby("batch")["updates"].mean()
     assert f"{updates.min():,.0f} to {updates.max():,.0f} updates for B = 8 to 1,280" in README

@@ -17,6 +17,7 @@ from batchscape.sweep import executors
 from batchscape.sweep.measure import measure_runs
 from batchscape.sweep.sources import Sources
 from batchscape.sweep.store import Store
+from tests.toys import OneDense
 
 SERIAL = {"executor": "serial", "show_progress": False}
 
@@ -76,15 +77,8 @@ def test_an_edited_model_or_other_data_are_other_runs(tmp_path, blobs):
 
 
 def test_a_failed_cell_is_recorded_and_done_anew_and_a_diverged_one_is_a_result(tmp_path, blobs, caplog):
-    class Fragile(keras.Model):
+    class Fragile(OneDense):
         broken = True
-
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(3)
-
-        def call(self, inputs):
-            return self.dense(inputs)
 
         def train_step(self, data):
             if Fragile.broken:
@@ -368,6 +362,19 @@ def test_lines_keep_to_one_version_of_the_data(tmp_path, blobs):
         assert len(pairs) == 2
         digest = bs.load_dataset(data).meta["sha256"]
         assert all(record.facts["data"]["sha256"] == digest for pair in pairs for record in pair)
+
+
+def test_every_cell_of_a_group_is_checked_for_a_rate_beside_a_schedule(tmp_path, blobs):
+    def scheduled():
+        model = net()
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 100, 0.9)
+        model.compile(keras.optimizers.SGD(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    cells = [bs.Cell(batch_size=10, epochs=1, learning_rate=rate) for rate in (None, 0.1)]
+    with pytest.raises(InvalidInput, match="learning-rate schedule"):
+        bs.run_sweep(cells, store=tmp_path, build=scheduled, data=blobs, **SERIAL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_of_nothing_is_refused_and_one_of_a_cell_is_not(tmp_path, blobs):

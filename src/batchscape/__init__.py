@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Cell": "config",
     "Grid": "config",
-    "PROFILES": "config",
+    "PROFILES": "profiles",
     "Data": "data",
     "epoch_order": "data",
     "load_dataset": "data",

@@ -15,6 +15,11 @@ def to_device(examples):
     return keras.tree.map_structure(tf.convert_to_tensor, examples)
 
 
+def take(examples, rows):
+    """Some rows of a tree of tensors."""
+    return keras.tree.map_structure(lambda array: tf.gather(array, rows), examples)
+
+
 def accumulate(function: Callable, start, examples, *, chunk: int = CHUNK):
     """Add up what a function gives for the chunks of a data set.
 
@@ -38,7 +43,7 @@ def accumulate(function: Callable, start, examples, *, chunk: int = CHUNK):
 
     def add_chunk(index, sums):
         rows = index * size + tf.range(size)
-        x, y = keras.tree.map_structure(lambda array: tf.gather(array, tf.minimum(rows, n - 1)), examples)
+        x, y = take(examples, tf.minimum(rows, n - 1))
         return index + 1, keras.tree.map_structure(tf.add, sums, function(x, y, rows < n))
 
     return tf.while_loop(lambda index, _: index < n_chunks, add_chunk, (0, start))[1]

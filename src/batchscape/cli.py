@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from batchscape import config
+from batchscape import config, profiles
 from batchscape.errors import BatchscapeError, InvalidInput
 from batchscape.quiet import import_tensorflow
 
@@ -28,7 +28,7 @@ INTERRUPTED = 130
 STUDIES = ("figures/data/digits", "figures/data/noise")
 """The committed tables."""
 
-Tables = Annotated[
+Folders = Annotated[
     list[str] | None, typer.Option(help="Folder with the tables of a study; the committed ones by default.")
 ]
 Store = Annotated[str, typer.Option(help="Folder of the runs; a relative one starts from the project.")]
@@ -67,7 +67,7 @@ def reproduce(
     quiet: Quiet = False,
 ) -> None:
     """Run the main job: sweep the batch size on digits, measure the minima, judge the statements, draw the figures."""
-    config.get_profile(profile)
+    profiles.find(profile)
     import_tensorflow()
     from batchscape import study
     from batchscape.tables import Tables
@@ -211,11 +211,8 @@ def noise(
     if runs is not None:
         from batchscape import study
 
-        print(
-            study.noise_of_runs(runs, executor=executor, workers=workers, show_progress=not quiet).to_string(
-                index=False
-            )
-        )
+        found = study.noise_of_runs(runs, executor=executor, workers=workers, show_progress=not quiet)
+        print(found.to_string(index=False))
         return
     from batchscape.data import load_dataset
     from batchscape.minima.objective import objective_of
@@ -224,14 +221,13 @@ def noise(
 
     data = load_dataset(dataset)
     f = objective_of(build_model(model, data, seed=0), data)
-    found = gradient_statistics(f, f.weights)
-    print(f"{model} on {dataset}, untrained: {found}")
+    print(f"{model} on {dataset}, untrained: {gradient_statistics(f, f.weights)}")
 
 
 @app.command(epilog="Example: `batchscape claims C42 --tables figures/data/digits`")
 def claims(
     ids: Annotated[list[str] | None, typer.Argument(help="Statements, such as C42; all of them by default.")] = None,
-    tables: Tables = None,
+    tables: Folders = None,
 ) -> None:
     """Print what the records say of the statements in the register."""
     from batchscape.judge import claims as register
@@ -245,7 +241,7 @@ def claims(
 
 @app.command(epilog="Example: `batchscape figures`")
 def figures(
-    tables: Tables = None,
+    tables: Folders = None,
     out: Annotated[str, typer.Option(help="Folder for the figures.")] = "figures",
 ) -> None:
     """Draw the figures from the committed tables."""
@@ -297,8 +293,7 @@ def _print_verdicts(verdicts) -> None:
 
     shown = table.Table("id", "statement", "verdict", "evidence (95 % interval)", box=box.SIMPLE)
     for item in verdicts:
-        evidence = item.evidence or "\n".join(f"{item.claim.label}: {comparison}" for comparison in item.comparisons)
-        shown.add_row(item.claim.id, item.claim.statement, item.word, evidence)
+        shown.add_row(item.claim.id, item.claim.statement, item.word, "\n".join(item.lines))
     width = None if sys.stdout.isatty() else 160
     console.Console(width=width).print(shown)
     print(f"({verdicts[0].data})")

@@ -33,3 +33,13 @@ def unknown_name(kind: str, received: str, known: Iterable[str]) -> InvalidInput
     near = difflib.get_close_matches(str(received), known, n=3, cutoff=0.5)
     offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return InvalidInput(f"Unknown {kind}; {offer} Received: {kind}={received!r}")
+
+
+_PREAMBLE = ("Graph execution error", "Detected at node", "<stack traces", "Exception encountered when calling")
+"""How TensorFlow and Keras begin, before they say what went wrong."""
+
+
+def telling_line(error: BaseException) -> str:
+    """What went wrong, in the first line of an error that says so; the name of its type where none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(error).__name__)

@@ -94,7 +94,7 @@ def lines_between(
     Raises:
         InvalidInput: If there is no pair, or the model or the data are not those of the runs.
     """
-    store = (store if isinstance(store, Store) else Store(store)).require()
+    store = Store.of(store).require()
     sources = Sources(build, data)
     pairs = pair_runs(store, batch_a, batch_b, learning_rate=learning_rate, sources=sources)
     cell = pairs[0][0].cell
@@ -119,17 +119,16 @@ def draw_lines(lines: pd.DataFrame, folder: str | os.PathLike, *, store: Store) 
     from batchscape.draw import lines as drawing
     from batchscape.draw import style
 
-    first = lines.iloc[0]
-    start, end = f"B = {first['batch_a']}", f"B = {first['batch_b']}"
+    first, n = lines.iloc[0], int(lines["seed"].nunique())
     with style.paper():
-        figure = drawing.interpolation(lines, start=start, end=end)
+        figure = drawing.interpolation(lines, **drawing.ends_of(lines))
     caption = style.Caption(
         finding=summarise_barriers(lines),
-        shows="a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median.",
-        basis=f"Runs of {store.path.name}, n = {lines['seed'].nunique()} paired seeds.",
+        shows=drawing.SHOWS,
+        basis=f"Runs of {store.path.name}, n = {n} paired seeds.",
     )
     name = f"line_{first['batch_a']}_{first['batch_b']}"
-    return style.save_figure(figure, name, folder, caption=caption, about={"n": int(lines["seed"].nunique())})["png"]
+    return style.save_figure(figure, name, folder, caption=caption, about={"n": n})["png"]
 
 
 def summarise_barriers(lines: pd.DataFrame) -> str:

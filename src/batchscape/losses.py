@@ -15,7 +15,7 @@ from keras import ops
 
 from batchscape.data import Data
 from batchscape.data.splits import class_labels, is_one_hot
-from batchscape.errors import InvalidInput, UserCodeError, unknown_name
+from batchscape.errors import InvalidInput, UserCodeError, telling_line, unknown_name
 
 _log = logging.getLogger("batchscape")
 
@@ -73,12 +73,12 @@ def _check_targets(loss: keras.Loss, y: np.ndarray, outputs: np.ndarray) -> None
         raise InvalidInput(
             f"Labels must lie in 0..1 for binary_crossentropy. Received: labels from {y.min():g} to {y.max():g}"
         )
+    shape = f"(n, {', '.join(map(str, outputs.shape[1:]))})"
     if loss.name in _named_losses() and "sparse" not in loss.name:
-        expected = {outputs.shape[1:], outputs.shape[1:-1] if outputs.shape[-1] == 1 else outputs.shape[1:]}
-        if y.shape[1:] not in expected:
+        fits = y.shape[1:] == outputs.shape[1:] or (outputs.shape[-1] == 1 and y.shape[1:] == outputs.shape[1:-1])
+        if not fits:
             raise InvalidInput(
-                f"Targets of {loss.name} must have the shape of the outputs, (n, {', '.join(map(str, outputs.shape[1:]))}). "
-                f"Received: {y.shape}"
+                f"Targets of {loss.name} must have the shape of the outputs, {shape}. Received: {y.shape}"
             )
     rows = min(len(y), len(outputs))
     try:
@@ -89,8 +89,8 @@ def _check_targets(loss: keras.Loss, y: np.ndarray, outputs: np.ndarray) -> None
         raise
     except Exception as error:
         raise InvalidInput(
-            f"The loss {loss.name} does not take targets of shape {y.shape} with outputs of shape (n, "
-            f"{', '.join(map(str, outputs.shape[1:]))}). Received: {type(error).__name__}: {str(error).splitlines()[0]}"
+            f"The loss {loss.name} does not take targets of shape {y.shape} with outputs of shape {shape}. "
+            f"Received: {type(error).__name__}: {telling_line(error)}"
         ) from error
     if values.shape != (rows,):
         raise InvalidInput(f"The loss {loss.name} must give one value an example. Received: shape {values.shape}")
@@ -114,9 +114,8 @@ def _predict_some(model: keras.Model, x) -> np.ndarray:
         outputs = model(some, training=False)
     except Exception as error:
         shapes = keras.tree.map_structure(lambda array: array.shape, some)
-        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise UserCodeError(
-            f"The model {model.name} does not take these inputs: {reason.strip()} Received: inputs of shape {shapes}"
+            f"The model {model.name} does not take these inputs: {telling_line(error)} Received: inputs of shape {shapes}"
         ) from error
     if not hasattr(outputs, "shape"):
         raise InvalidInput(f"The model must have one output. Received: {type(outputs).__name__} from {model.name}")

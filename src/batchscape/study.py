@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchscape import config, paths
+from batchscape import paths, profiles
 from batchscape.draw import gallery
 from batchscape.errors import InvalidInput
 from batchscape.judge import claims, strata
 from batchscape.landscape import lines_between
 from batchscape.minima.curvature import measure_curvature
 from batchscape.noise import measure
+from batchscape.profiles import NoiseProfile, Profile
 from batchscape.record import environment
 from batchscape.sweep.measure import measure_runs
 from batchscape.sweep.results import load_results
@@ -49,7 +50,7 @@ class Reproduction:
 
 
 def reproduce(
-    profile: str | config.Profile = "quick",
+    profile: str | Profile = "quick",
     *,
     out: str | os.PathLike | None = None,
     executor: str = "auto",
@@ -66,7 +67,7 @@ def reproduce(
     Returns:
         A `Reproduction`; `verdicts.csv` and the figures stand in `out` too.
     """
-    profile = config.get_profile(profile) if isinstance(profile, str) else profile
+    profile = profiles.find(profile)
     out = paths.resolve(out or folder_of(profile))
     tables = run_study(profile, Store(out / "store"), executor=executor, workers=workers, show_progress=show_progress)
     folder = tables.save(out / "tables")
@@ -75,15 +76,15 @@ def reproduce(
     return Reproduction(verdicts, gallery.draw_all(folder, out / "figures"), folder)
 
 
-def folder_of(profile: str | config.Profile) -> pathlib.Path:
+def folder_of(profile: str | Profile) -> pathlib.Path:
     """Where the main job keeps its runs: `runs/<profile>` in the project, a temporary folder for the smoke profile."""
-    profile = config.get_profile(profile) if isinstance(profile, str) else profile
+    profile = profiles.find(profile)
     if profile.name == "smoke":
         return pathlib.Path(tempfile.gettempdir()) / f"batchscape-smoke-{os.getpid()}"
     return paths.resolve(f"runs/{profile.name}")
 
 
-def run_study(profile: str | config.Profile, store: str | os.PathLike | Store, **how) -> Tables:
+def run_study(profile: str | Profile, store: str | os.PathLike | Store, **how) -> Tables:
     """Train and measure all that a profile asks for and the store does not hold yet.
 
     Args:
@@ -94,8 +95,8 @@ def run_study(profile: str | config.Profile, store: str | os.PathLike | Store, *
     Returns:
         `Tables`: runs with their curvature, curves, and lines between minima.
     """
-    profile = config.get_profile(profile) if isinstance(profile, str) else profile
-    store = store if isinstance(store, Store) else Store(store)
+    profile = profiles.find(profile)
+    store = Store.of(store)
     runs = run_sweep(profile.grid(), store=store, **how)
     curvature = measure_runs(store, runs["hash"], "curvature", measure_curvature, n_probes=profile.n_probes, **how)
     curves = load_results(store, curves=True)
@@ -116,7 +117,7 @@ def run_study(profile: str | config.Profile, store: str | os.PathLike | Store, *
     return Tables(frames, _about(profile, claims.describe(runs)))
 
 
-def run_noise_study(profile: str | config.NoiseProfile, store: str | os.PathLike | Store, **how) -> Tables:
+def run_noise_study(profile: str | NoiseProfile, store: str | os.PathLike | Store, **how) -> Tables:
     """Train a few runs and compare the gradients of random batches with the full one along them.
 
     Args:
@@ -127,8 +128,8 @@ def run_noise_study(profile: str | config.NoiseProfile, store: str | os.PathLike
     Returns:
         `Tables` with the one table `noise`, one row a seed, epoch, batch size and way of drawing.
     """
-    profile = config.get_noise_profile(profile) if isinstance(profile, str) else profile
-    store = store if isinstance(store, Store) else Store(store)
+    profile = profiles.find(profile, profiles.NOISE_PROFILES)
+    store = Store.of(store)
     runs = run_sweep(profile.grid(), store=store, **how)
     options = {"batch_sizes": list(profile.batch_sizes), "n_batches": profile.n_batches}
     measure_runs(store, runs["hash"], "noise", measure.measure_noise, **how, **options)
@@ -152,7 +153,7 @@ def noise_of_runs(
         One row a run: `batch`, `learning_rate`, `seed`, `simple_initial`, and `simple`, `trace_cov`, `grad_sq_norm` at the
         end.
     """
-    store = store if isinstance(store, Store) else Store(store)
+    store = Store.of(store)
     runs = load_results(store)
     measured = measure_runs(store, runs["hash"], "noise", measure.measure_noise, build=build, data=data, **how)
     if measured.empty:
@@ -161,7 +162,7 @@ def noise_of_runs(
     return runs.merge(measured, on="hash").sort_values(["batch", "learning_rate", "seed"])[columns]
 
 
-def _about(profile: config.Profile | config.NoiseProfile, description: str) -> dict[str, Any]:
+def _about(profile: Profile | NoiseProfile, description: str) -> dict[str, Any]:
     return {"profile": profile.name, "description": description, "environment": environment()}
 
 

@@ -101,8 +101,10 @@ def source_sha256(function: Callable) -> str:
 
 def _described(value: Any, seen: set[int]) -> Any:
     """A value as nested tuples that are equal in every process where the value is."""
-    if id(value) in seen or isinstance(value, (int, float, complex, str, bytes, bool, type(None))):
-        return "again" if id(value) in seen else repr(value)
+    if isinstance(value, (int, float, complex, str, bytes, type(None))):
+        return repr(value)
+    if id(value) in seen:
+        return "again"
     seen = seen | {id(value)}
     if isinstance(value, functools.partial):
         return "partial", *(_described(part, seen) for part in (value.func, value.args, value.keywords))
@@ -153,12 +155,5 @@ def _names(code) -> list[str]:
 
 def _bytecode(code) -> tuple:
     """Instructions, names and constants, those of inner functions included."""
-    constants = tuple(
-        _bytecode(item)
-        if inspect.iscode(item)
-        else sorted(map(repr, item))
-        if isinstance(item, frozenset)
-        else repr(item)
-        for item in code.co_consts
-    )
+    constants = [_bytecode(item) if inspect.iscode(item) else _described(item, set()) for item in code.co_consts]
     return code.co_code, code.co_names, constants

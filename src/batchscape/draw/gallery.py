@@ -54,7 +54,7 @@ def training_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
 
 def line_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     """The loss between the minima of the smallest and the largest batch, with its caption."""
-    ends = _ends(study)
+    ends = lines.ends_of(study.lines)
     wide = study.lines[study.lines["split"] == "train"].pivot(index="seed", columns="alpha", values="loss")
     before, after = (_growth(wide, *places) for places in ((0.0, -0.5), (1.0, 1.5)))
     caption = style.Caption(
@@ -62,7 +62,7 @@ def line_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
             f"Half the distance between the minima outside of them, the training loss has grown {before} beyond "
             f"{ends['start']} and {after} beyond {ends['end']}."
         ),
-        shows="a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median.",
+        shows=lines.SHOWS,
         basis=_basis(study),
     )
     return _closed(lines.interpolation, study.lines, **ends), caption
@@ -120,11 +120,6 @@ def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
 
 def _seeds(frame: pd.DataFrame) -> int:
     return int(frame["seed"].nunique())
-
-
-def _ends(study: tables.Tables) -> dict[str, str]:
-    first = study.lines.iloc[0]
-    return {"start": f"B = {first['batch_a']}", "end": f"B = {first['batch_b']}"}
 
 
 def _basis(study: tables.Tables) -> str:

@@ -8,6 +8,15 @@ from matplotlib.figure import Figure
 
 from batchscape.draw import style
 
+SHOWS = "a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lines are seeds, bold ones their median."
+"""What `interpolation` shows, for captions."""
+
+
+def ends_of(lines: pd.DataFrame) -> dict[str, str]:
+    """Names of the two ends of some lines, `start` and `end`."""
+    first = lines.iloc[0]
+    return {"start": f"B = {first['batch_a']}", "end": f"B = {first['batch_b']}"}
+
 
 def along_line(ax: Axes, lines: pd.DataFrame, quantity: str, *, label: str, log: bool = False) -> Axes:
     """A quantity along the line between paired minima: seeds as faint lines, their median as a bold one.

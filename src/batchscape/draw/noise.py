@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from batchscape.draw import style
-from batchscape.judge.stats import mean_interval
+from batchscape.judge import readings
 
 PANELS = {
     "relative_error": r"relative error $\|g_B - G\|^2 / \|G\|^2$",
@@ -36,17 +36,13 @@ def against_batch_size(ax: Axes, noise: pd.DataFrame, quantity: str, *, label: s
     Returns:
         The axes.
     """
-    forward, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     epochs = sorted(noise["epoch"].unique())
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(epochs)))
     for epoch, color, marker in zip(epochs, colors, "os^Dv", strict=False):
         rows = noise[(noise["epoch"] == epoch) & (noise[quantity] > 0)]
-        batches = sorted(rows["batch"].unique())
-        summary = [mean_interval(forward(rows.loc[rows["batch"] == batch, quantity])) for batch in batches]
-        mean, low, high = back(np.array(summary, dtype=np.float64).T)
-        name = "start" if epoch == 0 else f"{epoch:g} epoch{'s' if epoch > 1 else ''}"
-        ax.fill_between(batches, low, high, color=color, alpha=0.15, linewidth=0)
-        ax.plot(batches, mean, label=name, color=color, marker=marker, markersize=2.5)
+        name = "start" if epoch == 0 else readings.count_of(epoch)
+        look = {"color": color, "marker": marker, "markersize": 2.5}
+        batches = style.curve_with_band(ax, rows, quantity, log=log, label=name, **look)
         noise_share = np.exp(np.log(rows["simple"]).mean()) / np.array(batches)
         theory = {"relative_error": noise_share, "cosine": (1 + noise_share) ** -0.5}.get(quantity)
         if theory is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from batchscape import paths
+from batchscape.judge.stats import mean_interval
 
 COLUMN, PAGE = 3.25, 6.75
 """Widths of a figure, in inches."""
@@ -62,6 +64,29 @@ def log_axis(axis: Axis) -> None:
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def curve_with_band(ax: Axes, rows: pd.DataFrame, quantity: str, *, log: bool, label: str, **look: Any) -> list[int]:
+    """The mean over seeds against batch size with its 95 % interval (Student t) as a band; geometric if `log`.
+
+    Args:
+        ax: Where to draw.
+        rows: One row a seed and batch size, with `batch` and the quantity, which is finite.
+        quantity: The column.
+        log: Whether the axis is to be logarithmic.
+        label: Text of the legend.
+        **look: Colour, marker and such, as `ax.plot` takes them.
+
+    Returns:
+        The batch sizes drawn, rising.
+    """
+    forward, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    batches = sorted(rows["batch"].unique())
+    summary = [mean_interval(forward(rows.loc[rows["batch"] == batch, quantity])) for batch in batches]
+    mean, low, high = back(np.array(summary, dtype=np.float64).T)
+    ax.fill_between(batches, low, high, color=look["color"], alpha=0.15, linewidth=0)
+    ax.plot(batches, mean, label=label, **look)
+    return batches
 
 
 def letter_panels(axes: Sequence[Axes]) -> None:

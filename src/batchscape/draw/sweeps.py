@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -10,7 +9,6 @@ from matplotlib.figure import Figure
 
 from batchscape.draw import style
 from batchscape.judge import strata
-from batchscape.judge.stats import mean_interval
 
 TRAINING_PANELS = {
     "epoch": "epochs to the target",
@@ -45,14 +43,10 @@ def against_batch_size(ax: Axes, runs: pd.DataFrame, quantity: str, *, label: st
     Returns:
         The axes.
     """
-    forward, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     families = strata.families(runs)
     for kind, family in zip(style.KINDS, families, strict=False):
         rows = family.runs.dropna(subset=[quantity])
-        summary = [mean_interval(forward(rows.loc[rows["batch"] == batch, quantity])) for batch in family.batches]
-        mean, low, high = back(np.array(summary, dtype=np.float64).T)
-        ax.fill_between(family.batches, low, high, color=kind["color"], alpha=0.15, linewidth=0)
-        ax.plot(family.batches, mean, label=f"fixed {family.label}", **kind)
+        style.curve_with_band(ax, rows, quantity, log=log, label=f"fixed {family.label}", **kind)
         if rows["seed"].nunique() <= 12:
             ax.plot(rows["batch"], rows[quantity], ".", color=kind["color"], alpha=0.25, markersize=2.5, zorder=1)
     if log:

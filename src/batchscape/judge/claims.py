@@ -111,12 +111,15 @@ class Verdict:
     data: str
 
     def __repr__(self) -> str:
-        lines = [f"{self.claim.id} {self.claim.statement}", f"  {self.word} ({self.data})"]
-        lines += [f"  {self.claim.label}: {comparison}" for comparison in self.comparisons]
-        return "\n".join(lines + ([f"  {self.evidence}"] if self.evidence else []))
+        return "\n  ".join([f"{self.claim.id} {self.claim.statement}", f"{self.word} ({self.data})", *self.lines])
 
     def _repr_html_(self) -> str:
         return f"<pre>{self!r}</pre>"
+
+    @property
+    def lines(self) -> list[str]:
+        """The evidence, one line a comparison."""
+        return [self.evidence] if self.evidence else [f"{self.claim.label}: {found}" for found in self.comparisons]
 
     @property
     def summary(self) -> str:
@@ -190,10 +193,8 @@ def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
     for item in given:
         shared = {"id": item.claim.id, "verdict": item.word, "statement": item.claim.statement, "data": item.data}
         found = [dataclasses.asdict(comparison) for comparison in item.comparisons] or [{"note": item.evidence}]
-        rows += [
-            {**shared, "quantity": item.claim.quantity or item.claim.exact or item.claim.reading, **row}
-            for row in found
-        ]
+        quantity = item.claim.quantity or item.claim.exact or item.claim.reading
+        rows += [{**shared, "quantity": quantity, **row} for row in found]
     return pd.DataFrame(rows)
 
 
@@ -202,8 +203,7 @@ def to_markdown(given: Iterable[Verdict]) -> str:
     given = list(given)
     rows = ["| id | statement | verdict | evidence, 95 % interval |", "|---|---|---|---|"]
     for item in given:
-        evidence = item.evidence or "<br>".join(f"{item.claim.label}: {comparison}" for comparison in item.comparisons)
-        rows.append(f"| {item.claim.id} | {item.claim.statement} | **{item.word}** | {evidence} |")
+        rows.append(f"| {item.claim.id} | {item.claim.statement} | **{item.word}** | {'<br>'.join(item.lines)} |")
     return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given))})"])
 
 

@@ -49,9 +49,14 @@ def read(noise: pd.DataFrame, name: str, predicted: Sequence[float]) -> tuple[Re
     found = []
     for epoch, rows in noise.groupby("epoch"):
         values = np.array([function(of_seed) for _, of_seed in rows.groupby("seed")])
-        place = "at the start" if epoch == 0 else f"after {epoch:g} epoch{'s' if epoch > 1 else ''}"
+        place = "at the start" if epoch == 0 else f"after {count_of(epoch)}"
         found.append(_judge(place, values, (predicted[0], predicted[1]), is_ratio=is_ratio))
     return tuple(found)
+
+
+def count_of(epochs: float) -> str:
+    """A number of epochs in words, such as "1 epoch"."""
+    return f"{epochs:g} epoch{'s' if epochs > 1 else ''}"
 
 
 def _judge(place: str, values: np.ndarray, predicted: tuple[float, float], *, is_ratio: bool) -> Reading:

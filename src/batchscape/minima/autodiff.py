@@ -40,7 +40,7 @@ class Derivatives:
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self._dtype = model.trainable_variables[0].dtype
         self._means = xla.program(self._sum_functions, jit=jit)
-        self._gradient = xla.program(self._sum_gradients, jit=jit)
+        self._gradient = xla.program(lambda *weights: self._sum_gradients(*weights, self._examples), jit=jit)
         self._products = xla.program(self._sum_products, jit=jit)
         self._example_sums = xla.program(self._sum_examples, jit=jit)
         self._batch_gradients = xla.program(self._mean_gradients, jit=jit)
@@ -63,7 +63,7 @@ class Derivatives:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Σ gᵢ over all examples, shape (p,), and ‖gᵢ‖² for each example and variable, shape (n, variables), float64."""
         arguments = self._arguments(trainable, other)
-        block = min(self._n, max(1, BLOCK_BYTES // (8 * sum(self._sizes))))
+        block = self._block(self._n)
         total, squares = np.zeros(sum(self._sizes)), []
         for first in range(0, self._n, block):
             rows = np.arange(first, first + block)
@@ -78,7 +78,7 @@ class Derivatives:
     def batch_gradients(self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
         """The mean gradients of batches of examples, shape (batches, B) of row numbers -> float64, shape (batches, p)."""
         arguments = self._arguments(trainable, other)
-        block = min(len(rows), max(1, BLOCK_BYTES // (8 * sum(self._sizes))))
+        block = self._block(len(rows))
         padded = np.resize(rows, (-(-len(rows) // block) * block, rows.shape[1]))
         gradients = [
             self._batch_gradients(*arguments, tf.constant(part)) for part in np.split(padded, len(padded) // block)
@@ -98,6 +98,10 @@ class Derivatives:
             blocks.append(product.numpy()[: len(block)])
         return np.concatenate(blocks) / self._n
 
+    def _block(self, n: int) -> int:
+        """How many of n gradients are made at a time."""
+        return min(n, max(1, BLOCK_BYTES // (8 * sum(self._sizes))))
+
     def _arguments(self, trainable, other):
         return tf.constant(trainable, self._dtype), [tf.convert_to_tensor(value) for value in other]
 
@@ -114,62 +118,50 @@ class Derivatives:
             y_pred = self._predict(trainable, other, x)
             return tf.stack([chunks.masked_sum(function(y, y_pred), mask) for function in self._functions])
 
-        return self._accumulate(sums, len(self._functions))
+        return self._accumulate(sums, len(self._functions), self._examples)
 
-    def _sum_gradients(self, trainable, other):
+    def _gradient_of_loss(self, trainable, other, x, y, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            loss = self._loss(trainable, other, x, y, mask)
+        return tape.gradient(loss, trainable)
+
+    def _sum_gradients(self, trainable, other, examples):
         def gradient(x, y, mask):
-            with tf.GradientTape() as tape:
-                tape.watch(trainable)
-                loss = self._loss(trainable, other, x, y, mask)
-            return tf.cast(tape.gradient(loss, trainable), tf.float64)
+            return tf.cast(self._gradient_of_loss(trainable, other, x, y, mask), tf.float64)
 
-        return self._accumulate(gradient, sum(self._sizes))
+        return self._accumulate(gradient, sum(self._sizes), examples)
 
     def _sum_examples(self, trainable, other, rows, inside):
         def gradient(example):
             x, y = keras.tree.map_structure(lambda array: array[None], example)
-            with tf.GradientTape() as tape:
-                tape.watch(trainable)
-                loss = self._loss(trainable, other, x, y, True)
-            return tape.gradient(loss, trainable)
+            return self._gradient_of_loss(trainable, other, x, y, True)
 
-        examples = keras.tree.map_structure(lambda array: tf.gather(array, rows), self._examples)
-        gradients = tf.vectorized_map(gradient, examples)
+        gradients = tf.vectorized_map(gradient, chunks.take(self._examples, rows))
         parts = tf.split(tf.where(inside[:, None], gradients, 0.0), self._sizes, axis=1)
         squares = tf.stack([tf.reduce_sum(part * part, axis=1) for part in parts], axis=1)
         total = tf.concat([tf.reduce_sum(part, axis=0) for part in parts], axis=0)
         return tf.cast(total, tf.float64), tf.cast(squares, tf.float64)
 
     def _mean_gradients(self, trainable, other, rows):
-        def batch_gradient(batch):
-            examples = keras.tree.map_structure(lambda array: tf.gather(array, batch), self._examples)
-
-            def gradient(x, y, mask):
-                with tf.GradientTape() as tape:
-                    tape.watch(trainable)
-                    loss = self._loss(trainable, other, x, y, mask)
-                return tf.cast(tape.gradient(loss, trainable), tf.float64)
-
-            total = chunks.accumulate(gradient, tf.zeros(sum(self._sizes), tf.float64), examples, chunk=self._chunk)
+        def mean_gradient(batch):
+            total = self._sum_gradients(trainable, other, chunks.take(self._examples, batch))
             return tf.cast(total / rows.shape[1], self._dtype)
 
-        return tf.map_fn(batch_gradient, rows, fn_output_signature=self._dtype)
+        return tf.map_fn(mean_gradient, rows, fn_output_signature=self._dtype)
 
     def _sum_products(self, trainable, other, vectors):
         def products(x, y, mask):
             with tf.GradientTape(persistent=True) as outer:
                 outer.watch(trainable)
-                with tf.GradientTape() as inner:
-                    inner.watch(trainable)
-                    loss = self._loss(trainable, other, x, y, mask)
-                gradient = inner.gradient(loss, trainable)
+                gradient = self._gradient_of_loss(trainable, other, x, y, mask)
                 slopes = [tf.tensordot(gradient, vector, 1) for vector in tf.unstack(vectors)]
             # A model that is linear in its weights has no second derivative to find: that is zero, not an error.
             zero = tf.UnconnectedGradients.ZERO
             rows = [outer.gradient(slope, trainable, unconnected_gradients=zero) for slope in slopes]
             return tf.cast(tf.stack(rows), tf.float64)
 
-        return self._accumulate(products, (vectors.shape[0], sum(self._sizes)))
+        return self._accumulate(products, (vectors.shape[0], sum(self._sizes)), self._examples)
 
-    def _accumulate(self, function, shape):
-        return chunks.accumulate(function, tf.zeros(shape, tf.float64), self._examples, chunk=self._chunk)
+    def _accumulate(self, function, shape, examples):
+        return chunks.accumulate(function, tf.zeros(shape, tf.float64), examples, chunk=self._chunk)

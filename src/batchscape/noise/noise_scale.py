@@ -16,7 +16,7 @@ from scipy import stats
 from batchscape.errors import InvalidInput
 from batchscape.judge.stats import CONFIDENCE
 from batchscape.minima.objective import Objective
-from batchscape.noise.statistics import noise_share
+from batchscape.noise.statistics import noise_share, require_finite, simple_noise_scale
 from batchscape.record import Weights
 
 
@@ -80,9 +80,7 @@ def gradient_noise_scale(
 def square_norms_of_pair(f: Objective, weights: Weights, small: int, big: int, rng) -> tuple[float, float]:
     """‖g‖² of a random small batch and of a random big one, independent of each other."""
     batches = (rng.choice(f.n_examples, size, replace=False)[None] for size in (small, big))
-    first, second = (float(np.sum(f.batch_gradients(weights, rows) ** 2)) for rows in batches)
-    if not math.isfinite(first + second):
-        raise InvalidInput("The noise scale needs finite gradients. Received: NaN or infinity among them")
+    first, second = (float(np.sum(require_finite(f.batch_gradients(weights, rows)) ** 2)) for rows in batches)
     return first, second
 
 
@@ -107,7 +105,7 @@ def from_square_norms(of_small, of_big, share_small: float, share_big: float) ->
     squares = of_big - share_big * traces
     trace_cov, grad_sq_norm = float(traces.mean()), float(squares.mean())
     low, high = ratio_interval(traces, squares)
-    simple = trace_cov / grad_sq_norm if grad_sq_norm else math.inf
+    simple = simple_noise_scale(trace_cov, grad_sq_norm)
     return NoiseScale(simple, low, high, trace_cov, grad_sq_norm, len(traces))
 
 
@@ -207,14 +205,14 @@ class NoiseScaleCallback(keras.callbacks.Callback):
         recent = from_square_norms(*np.transpose(self._pairs), *self._shares)
         last = from_square_norms(*np.transpose([self._pairs[-1]]), *self._shares)
         self._sums = self._keep * self._sums + (1 - self._keep) * np.array([last.trace_cov, last.grad_sq_norm, 1.0])
-        trace_cov, grad_sq_norm = self._sums[:2] / self._sums[2]
+        trace_cov, grad_sq_norm = map(float, self._sums[:2] / self._sums[2])
         self.history.append(
             {
                 "updates": updates,
-                "simple": float(trace_cov / grad_sq_norm) if grad_sq_norm else math.inf,
+                "simple": simple_noise_scale(trace_cov, grad_sq_norm),
                 "low": recent.low,
                 "high": recent.high,
-                "trace_cov": float(trace_cov),
-                "grad_sq_norm": float(grad_sq_norm),
+                "trace_cov": trace_cov,
+                "grad_sq_norm": grad_sq_norm,
             }
         )

@@ -9,6 +9,7 @@ without replacement, as an epoch draws them, and tr Σ / B with replacement.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class GradientStatistics:
     @property
     def simple(self) -> float:
         """B_simple = tr Σ / ‖G‖², the batch whose noise is as large as the gradient (McCandlish et al. 2018, eq. 2.9)."""
-        return self.trace_cov / self.grad_sq_norm if self.grad_sq_norm else float("inf")
+        return simple_noise_scale(self.trace_cov, self.grad_sq_norm)
 
     def variance(self, batch_size: int, *, replacement: bool = False) -> float:
         """E‖g_B − G‖² of a random batch."""
@@ -99,6 +100,11 @@ class BatchGradients:
         )
 
 
+def simple_noise_scale(trace_cov: float, grad_sq_norm: float) -> float:
+    """B_simple = tr Σ / ‖G‖²; infinite where there is no gradient."""
+    return trace_cov / grad_sq_norm if grad_sq_norm else math.inf
+
+
 def noise_share(batch_size: int, n: int, *, replacement: bool = False) -> float:
     """E‖g_B − G‖² / tr Σ: 1 / B with replacement, (N − B) / (B (N − 1)) without.
 
@@ -136,7 +142,7 @@ def gradient_statistics(f: Objective, weights: Weights) -> GradientStatistics:
     gradient = total / n
     layer_grad_sq_norms = np.array([np.sum(part**2) for part in f.split_by_variable(gradient)])
     return GradientStatistics(
-        gradient=_finite(gradient),
+        gradient=require_finite(gradient),
         norms=np.sqrt(squares.sum(axis=1)),
         layers=f.variable_names,
         layer_grad_sq_norms=layer_grad_sq_norms,
@@ -178,7 +184,7 @@ def batch_gradients(
         raise InvalidInput(f"n_batches must be an integer ≥ 1. Received: n_batches={n_batches}")
     rng = np.random.default_rng(seed)
     rows = np.array([rng.choice(statistics.n, batch_size, replace=replacement) for _ in range(n_batches)])
-    gradients = _finite(f.batch_gradients(weights, rows))
+    gradients = require_finite(f.batch_gradients(weights, rows))
     norms = np.linalg.norm(gradients, axis=1)
     full, full_norm = statistics.gradient, np.sqrt(statistics.grad_sq_norm)
     return BatchGradients(
@@ -200,7 +206,8 @@ def _ratio(above, below) -> np.ndarray:
         return np.asarray(above) / np.asarray(below)
 
 
-def _finite(gradients: np.ndarray) -> np.ndarray:
+def require_finite(gradients: np.ndarray) -> np.ndarray:
+    """The gradients, none of them NaN or infinite."""
     if not np.isfinite(gradients).all():
         raise InvalidInput("Gradient statistics need finite gradients. Received: NaN or infinity among them")
     return gradients

@@ -15,7 +15,7 @@ from concurrent import futures
 from typing import Any, NamedTuple
 
 from batchscape import cpu, quiet
-from batchscape.errors import InvalidInput, unknown_name
+from batchscape.errors import InvalidInput, telling_line, unknown_name
 
 EXECUTORS = ("auto", "serial", "processes")
 
@@ -84,7 +84,7 @@ def _run_in_processes(function: Callable, tasks: list, workers: int) -> Iterator
                     outcome = Outcome(task, future.result())
                 except futures.process.BrokenProcessPool as error:
                     worker.stop()
-                    outcome = Outcome(task, died=f"the worker process died: {_first_line(error)}")
+                    outcome = Outcome(task, died=f"the worker process died: {telling_line(error)}")
                 yield outcome
     finally:
         for worker in [*idle, *(worker for worker, _ in busy.values())]:
@@ -133,7 +133,3 @@ def _start(parent: int, path: list[str]) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     quiet.import_tensorflow()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -55,18 +55,17 @@ def measure_runs(
     Returns:
         One row a run, with `hash` and the results that are numbers.
     """
-    store, sources = store if isinstance(store, Store) else Store(store), Sources(build, data)
+    store, sources = Store.of(store), Sources(build, data)
     complete = [run for run in dict.fromkeys(runs) if store.status(run) is Status.COMPLETE]
-    missing = [run for run in complete if store.load_measurement(run, kind, options) is None]
-    executor = sources.executor_for([store.load(run).cell for run in missing], executor)
+    missing = [store.load(run) for run in complete if store.load_measurement(run, kind, options) is None]
+    missing.sort(key=lambda record: str(group_of(record.cell)))  # Runs of one model together.
+    executor = sources.executor_for([record.cell for record in missing], executor)
     with store.workspace() as folder:
         jobs = []
-        for run in missing:
-            cell = (record := store.load(run)).cell
+        for record in missing:
             sources.check_run(record, store)
-            source = sources.local(cell) if executor == "serial" else sources.packed(cell, folder)
-            jobs.append(_Job(run, kind, prepare, options, source, store))
-        jobs.sort(key=lambda job: str(group_of(store.load(job.run).cell)))
+            source = sources.local(record.cell) if executor == "serial" else sources.packed(record.cell, folder)
+            jobs.append(_Job(record.hash, kind, prepare, options, source, store))
         _prepared.clear()
         try:
             with progress.report(kind, len(jobs), show=show_progress) as advance:

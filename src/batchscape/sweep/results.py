@@ -39,7 +39,7 @@ def load_results(store: str | os.PathLike | Store, *, curves: bool = False) -> p
     Raises:
         StoreError: If there is no such store, or a record cannot be read.
     """
-    store = store if isinstance(store, Store) else Store(store)
+    store = Store.of(store)
     return to_frame(store.require().records(), curves=curves)
 
 

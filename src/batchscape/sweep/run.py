@@ -54,7 +54,7 @@ def run_sweep(
             been run then.
         StoreError: If the store cannot be read or written.
     """
-    store = store if isinstance(store, Store) else Store(store)
+    store = Store.of(store)
     executors.check(executor, workers)
     sources = Sources(build, data)
     names = {

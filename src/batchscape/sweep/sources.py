@@ -16,7 +16,7 @@ from batchscape.errors import InvalidInput
 from batchscape.losses import loss_of, metric_functions
 from batchscape.record import Record, Status, run_hash
 from batchscape.sweep.store import Store
-from batchscape.train import optimizers
+from batchscape.train import engine, optimizers
 from batchscape.train.fit import group_of
 from batchscape.train.plan import Plan
 
@@ -60,6 +60,7 @@ class Sources:
         self._given = data
         self._data: dict[tuple, Data] = {}
         self._fingerprints: dict[tuple, str] = {}
+        self._own_rates: dict[tuple, float | None] = {}
 
     def label(self, cell: Cell) -> Cell:
         """The cell under the names of the function and the data that take the place of its own."""
@@ -95,19 +96,12 @@ class Sources:
             model = self.local(cell).build_model(cell.precision)
             loss_of(model, data, cell.loss)
             metric_functions(cell.metrics, model, data.x_train, data.y_train)
-            rate = optimizers.own_rate(optimizers.make(cell, model))
-            if rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed"):
-                raise InvalidInput(
-                    "A model compiled with a learning-rate schedule keeps it; leave out learning_rate and lr_policy, or "
-                    f"name an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}"
-                )
+            self._own_rates[group] = optimizers.own_rate(optimizers.make(cell, model))
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
-            if data.pipeline is not None and cell.engine not in ("dataset", "auto"):
-                raise InvalidInput(
-                    f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={cell.engine!r}"
-                )
+            engine.check(cell.engine, data)
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
+        optimizers.check_rate(cell, self._own_rates[group])
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group])
 
     def made(self, record: Record, store: Store) -> bool:

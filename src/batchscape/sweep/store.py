@@ -36,6 +36,11 @@ class Store:
     def __init__(self, path: str | os.PathLike):
         self.path = paths.resolve(path)
 
+    @classmethod
+    def of(cls, given: str | os.PathLike | Self) -> Self:
+        """The store itself, or the one in a folder."""
+        return given if isinstance(given, Store) else cls(given)
+
     def __repr__(self) -> str:
         return f"Store({self.path}: {len(self.hashes())} runs)"
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchscape import xla
+from batchscape import chunks, xla
 from batchscape.data import Data, epoch_order, make_dataset
 from batchscape.errors import InvalidInput
 from batchscape.train.plan import MAX_INDICES, Blocks, Plan
@@ -179,10 +179,15 @@ def _plain() -> tf.data.Options:
     return options
 
 
-def candidates(name: str, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
-    """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
+def check(name: str, data: Data) -> None:
+    """Refuse an engine that cannot feed the data."""
     if data.pipeline is not None and name not in ("dataset", "auto"):
         raise InvalidInput(f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={name!r}")
+
+
+def candidates(name: str, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
+    """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
+    check(name, data)
     if name in ("fused", "auto") and data.pipeline is None:
         yield lambda: Fused(model, data)
         yield lambda: Fused(model, data, jit=False)
@@ -212,7 +217,7 @@ def fuse(model: keras.Model, x, y, *, jit: bool):
         A function of one block, (indices, count) or (indices, count, tail, tail_count) as in `plan.Blocks`: runs the
         updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂.
     """
-    examples = keras.tree.map_structure(tf.convert_to_tensor, (x, y))
+    examples = chunks.to_device((x, y))
     train_step = type(model).train_step.__get__(model)
     weights = [variable.value for variable in model.trainable_variables]
     _create_metrics(model, examples)
@@ -220,7 +225,7 @@ def fuse(model: keras.Model, x, y, *, jit: bool):
 
     def update(rows):
         before = [tf.identity(weight) for weight in weights]
-        train_step(keras.tree.map_structure(lambda array: tf.gather(array, rows), examples))
+        train_step(chunks.take(examples, rows))
         squares = [sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
         return tf.sqrt(tf.add_n(squares))
 

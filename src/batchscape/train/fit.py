@@ -13,7 +13,7 @@ from batchscape import losses, models, xla
 from batchscape.chunks import CHUNK
 from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, telling_line
 from batchscape.record import Record, Status, Weights, environment, run_hash
 from batchscape.train import engine, optimizers
 from batchscape.train.callbacks import Continued, Recorder
@@ -185,7 +185,7 @@ class Trainer:
                 engine.detach(self._model)
                 if make is candidates[-1]:
                     raise
-                note = f"{type(error).__name__}: {_first_telling_line(error)[:200]}"
+                note = f"{type(error).__name__}: {telling_line(error)[:200]}"
         raise AssertionError("candidates() is never empty")
 
     def _reset(self, seed: int, initial_weights: Weights | None) -> None:
@@ -199,13 +199,9 @@ class Trainer:
 
     def _set_learning_rate(self, cell: Cell, batch_size: int) -> float | None:
         """Set the rate that the policy gives at this batch size; None where the optimizer's own schedule rules."""
+        optimizers.check_rate(cell, self._own_rate)
         if self._own_rate is None:
-            if cell.learning_rate is None and cell.lr_policy == "fixed":
-                return None
-            raise InvalidInput(
-                "A model compiled with a learning-rate schedule keeps it; leave out learning_rate and lr_policy, or name "
-                f"an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}"
-            )
+            return None
         base = self._own_rate if cell.learning_rate is None else cell.learning_rate
         self._model.optimizer.learning_rate = cell.scale_learning_rate(base, batch_size)
         return cell.scale_learning_rate(base, batch_size)
@@ -230,13 +226,6 @@ class Trainer:
 def _fit(model: keras.Model, **arguments: Any) -> None:
     """The one place where a model is trained."""
     model.fit(verbose=0, **arguments)
-
-
-def _first_telling_line(error: Exception) -> str:
-    """What went wrong, past the lines that TensorFlow and Keras put before it."""
-    preamble = ("Graph execution error", "Detected at node", "<stack traces")
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(preamble)]
-    return lines[0] if lines else "no message"
 
 
 def _best_validation(rows: list[dict[str, float]]) -> dict[str, float]:

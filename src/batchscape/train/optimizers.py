@@ -5,7 +5,7 @@ import inspect
 import keras
 
 from batchscape.config import Cell
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, telling_line
 
 
 def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
@@ -33,13 +33,12 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
     name = cell.optimizer or "sgd"
     kind = {cls.__name__.lower(): cls for cls in vars(keras.optimizers).values() if inspect.isclass(cls)}[name.lower()]
     if inspect.signature(kind).parameters["weight_decay"].default is not None:
-        options.setdefault(
-            "weight_decay", 0.0
-        )  # AdamW decays by 0.004 unless told not to; a cell that says 0 means it.
+        # AdamW decays by 0.004 unless told not to; a cell that says 0 means it.
+        options.setdefault("weight_decay", 0.0)
     try:
         return _checked(kind(**options))
     except (TypeError, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = telling_line(error.__cause__ or error)
         raise InvalidInput(f"optimizer_options do not fit {name}: {reason} Received: {options}") from error
 
 
@@ -56,6 +55,15 @@ def _checked(optimizer: keras.Optimizer) -> keras.Optimizer:
             f"Received: gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
         )
     return optimizer
+
+
+def check_rate(cell: Cell, own_rate: float | None) -> None:
+    """Refuse a rate, or a policy, beside the schedule of a compiled model (`own_rate` None)."""
+    if own_rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed"):
+        raise InvalidInput(
+            "A model compiled with a learning-rate schedule keeps it; leave out learning_rate and lr_policy, or name "
+            f"an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}"
+        )
 
 
 def own_rate(optimizer: keras.Optimizer) -> float | None:
