@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -64,6 +65,28 @@ def test_a_disk_that_is_full_or_closed_leaves_nothing_half_written(tmp_path, mon
     monkeypatch.undo()
     assert sorted(tmp_path.iterdir()) == before
     assert store.hashes() == ["aa00"]
+
+
+def test_an_interrupted_write_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).save(make_record())
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_worker_left_half_written_goes_when_the_sweep_ends(tmp_path):
+    killed = subprocess.Popen(["sleep", "60"])
+    with Store(tmp_path).workspace():
+        left = tmp_path / f"aa11.npz.{killed.pid}.tmp"
+        left.write_bytes(b"half")
+        Store(tmp_path).remove_leftovers()
+        assert left.exists()  # Its writer lives.
+        killed.kill()
+        killed.wait()
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_its_json_a_run_does_not_exist(tmp_path, monkeypatch):

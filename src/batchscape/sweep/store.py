@@ -134,13 +134,14 @@ class Store:
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[pathlib.Path]:
-        """A folder in the store for what workers share; `remove_leftovers` deletes it if this process is killed."""
+        """A folder in the store for what workers share; it goes when they are done, with what killed ones left behind."""
         folder = self.path / f"shared.{os.getpid()}{TEMPORARY}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            self.remove_leftovers()
 
     def _file(self, run: str, ending: str = ".json") -> pathlib.Path:
         return self.path / f"{run}{ending}"
@@ -156,9 +157,10 @@ class Store:
             os.replace(temporary, file)
             _flush_folder(file.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise StoreError(f"{file} cannot be written: {error.strerror or error}") from error
+        finally:  # Ctrl-C too can come in the middle of it.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _read(self, run: str) -> dict[str, Any]:
         return self._parse(self._file(run))
