@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "models": {"config", "data", "errors", "usercode"},
     "losses": {"data", "errors"},
     "chunks": set(),
+    "definitions": set(),
     "cpu": set(),
     "xla": {"cpu"},
     "train": {"chunks", "config", "data", "errors", "losses", "models", "record", "xla"},
@@ -85,10 +86,12 @@ def test_judging_and_drawing_know_no_tensorflow(room):
         assert not [name for name in imports_of(file) if name.split(".")[0] in ("tensorflow", "keras")]
 
 
-def test_model_fit_is_called_in_exactly_one_place():
+def test_runs_call_model_fit_in_exactly_one_place():
+    """`definitions` counts what stock `model.fit` does, and makes no run."""
     calls = [
         (file.name, node.lineno)
         for file in SOURCE.rglob("*.py")
+        if file.name != "definitions.py"
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fit"
     ]

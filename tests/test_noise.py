@@ -35,14 +35,45 @@ def conv_net():
     )
 
 
-NETS = {"dense": (dense_net, (N, 5)), "convolution with BatchNorm": (conv_net, (N, 6, 6, 1))}
+def conv_net_with_strides():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((9, 8, 2)),
+            layers.Conv2D(3, (3, 2), strides=2, padding="same", activation="tanh"),
+            layers.Conv2D(4, 2, use_bias=False, activation="tanh"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+
+
+def shared_net():
+    shared, inputs = keras.layers.Dense(5, "tanh"), keras.Input((5,))
+    return keras.Model(inputs, keras.layers.Dense(3)(shared(shared(inputs))))
+
+
+def sequence_net():
+    layers = keras.layers
+    return keras.Sequential([keras.Input((4, 5)), layers.Dense(3, "tanh"), layers.GRU(3), layers.Dense(3)])
+
+
+NETS = {
+    "dense": (dense_net, (N, 5)),
+    "convolution with BatchNorm": (conv_net, (N, 6, 6, 1)),
+    "strided convolutions": (conv_net_with_strides, (N, 9, 8, 2)),
+    "shared layer": (shared_net, (N, 5)),
+    "sequences": (sequence_net, (N, 4, 5)),
+}
+BY_SLOPES = {"dense", "strided convolutions"}
+"""Nets whose norms need no gradient of a single example."""
 
 
 @pytest.fixture(params=NETS, ids=str)
 def problem(request):
     """A model in float64, its data, the objective, and the gradients of all examples by a loop of tapes."""
     build, shape = NETS[request.param]
-    model, x, y = float64(build), RNG.normal(size=shape), RNG.integers(0, 3, N)
+    model, x, y = float64(build), RNG.normal(size=shape).astype(np.float32), RNG.integers(0, 3, N)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
     rows = []
     for i in range(N):
@@ -58,6 +89,7 @@ def test_statistics_match_a_loop_over_examples_whatever_the_block(problem, monke
     f, rows = problem
     for block in (7, N):
         monkeypatch.setattr(autodiff, "BLOCK_BYTES", 8 * f.n_parameters * block)
+        monkeypatch.setattr(f._derivatives, "_chunk", block)
         found = bs.gradient_statistics(f, f.weights)
         np.testing.assert_allclose(found.gradient, rows.mean(axis=0), atol=1e-12)
         np.testing.assert_allclose(found.norms, np.linalg.norm(rows, axis=1), rtol=1e-10)
@@ -65,6 +97,13 @@ def test_statistics_match_a_loop_over_examples_whatever_the_block(problem, monke
         variances = [np.sum(part.var(axis=0)) for part in np.split(rows, _ends(f), axis=1)]
         np.testing.assert_allclose(found.layer_trace_covs, variances, atol=1e-12)
         assert found.layers[0].endswith("kernel")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_only_where_every_layer_is_known_are_norms_taken_from_slopes(name):
+    build, shape = NETS[name]
+    f = bs.Objective(float64(build), np.zeros((N, *shape[1:])), np.zeros(N, int))
+    assert (f._derivatives._sizes_of_norms is not None) == (name in BY_SLOPES)
 
 
 def _ends(f):

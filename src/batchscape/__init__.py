@@ -33,6 +33,8 @@ _HOME = {
     "gradient_noise_scale": "noise.noise_scale",
     "NoiseScaleCallback": "noise.noise_scale",
     "lines_between": "landscape",
+    "watch_fit": "definitions",
+    "count_definitions": "definitions",
     "verdict": "judge.claims",
     "verdicts": "judge.claims",
     "Tables": "tables",

@@ -37,6 +37,7 @@ class Claim:
     statement: str
     articles: list[str]
     prediction: str
+    counted: bool = False
     exact: str = ""
     reading: str = ""
     between: tuple[float, float] = (-math.inf, math.inf)
@@ -47,8 +48,8 @@ class Claim:
 
     @property
     def subject(self) -> str:
-        """What the table that decides is about: `"training"` or `"gradients"`."""
-        return "gradients" if self.reading else "training"
+        """What the table that decides is about: `"words"`, `"gradients"` or `"training"`."""
+        return "words" if self.counted else "gradients" if self.reading else "training"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +155,12 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         claim = register()[claim]
     if runs.empty:
         raise InvalidInput(f"A verdict on {claim.id} needs runs. Received: none")
+    if _subject(runs) != claim.subject:
+        needed = {"words": "the table of `count_definitions`", "gradients": "the noise table of a study"}
+        needed = needed.get(claim.subject, "a table of runs")
+        raise InvalidInput(f"A verdict on {claim.id} needs {needed}. Received: {list(runs.columns)}")
+    if claim.counted:
+        return _verdict_of_counts(claim, runs)
     if claim.reading:
         return _verdict_of_readings(claim, runs)
     if claim.exact:
@@ -193,7 +200,7 @@ def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
     for item in given:
         shared = {"id": item.claim.id, "verdict": item.word, "statement": item.claim.statement, "data": item.data}
         found = [dataclasses.asdict(comparison) for comparison in item.comparisons] or [{"note": item.evidence}]
-        quantity = item.claim.quantity or item.claim.exact or item.claim.reading
+        quantity = item.claim.quantity or item.claim.exact or item.claim.reading or "count"
         rows += [{**shared, "quantity": quantity, **row} for row in found]
     return pd.DataFrame(rows)
 
@@ -208,16 +215,29 @@ def to_markdown(given: Iterable[Verdict]) -> str:
 
 
 def _subject(frame: pd.DataFrame) -> str:
-    """What a table is about: `"gradients"`, `"training"`, or nothing that a statement asks."""
-    if "relative_error" in frame:
-        return "gradients"
-    return "training" if "status" in frame else ""
+    """What a table is about, by a column that only it has; nothing that a statement asks, if it has none of them."""
+    found = (subject for subject, column in _SUBJECTS.items() if column in frame)
+    return next(found, "")
+
+
+_SUBJECTS = {"words": "said", "gradients": "relative_error", "training": "status"}
+
+
+def _verdict_of_counts(claim: Claim, counts: pd.DataFrame) -> Verdict:
+    """What the counts of a statement are: it holds if each of them is what it makes one expect."""
+    rows = counts[counts["id"] == claim.id]
+    if rows.empty:
+        raise InvalidInput(f"A verdict on {claim.id} needs its counts. Received: those of {sorted(set(counts['id']))}")
+    word = "holds" if (rows["said"] == rows["found"]).all() else "fails"
+    evidence = "; ".join(
+        f"{row.asked}: {row.found:g}" + ("" if row.found == row.said else f", not {row.said:g}")
+        for row in rows.itertuples()
+    )
+    return Verdict(claim, word, (), evidence, "counted in model.fit")
 
 
 def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
     """What the value of a statement is at each place of training; "holds" without a condition needs all of them."""
-    if _subject(noise) != claim.subject:
-        raise InvalidInput(f"A verdict on {claim.id} needs the noise table of a study. Received: {list(noise.columns)}")
     found = readings.read(noise, claim.reading, claim.between)
     places: dict[str, list[str]] = {}
     for reading in found:

@@ -4,6 +4,7 @@ All functions here take the weights as arguments and go through `model.stateless
 Sums over examples are kept in float64; each example is computed in the precision of the model.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from batchscape import chunks, xla
+from batchscape.minima import example_norms
 
 BLOCK_BYTES = 1 << 28
 """Memory for the per-example gradients of a block, about 256 MB; four bytes a weight and example, and as much again."""
@@ -63,7 +65,9 @@ class Derivatives:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Σ gᵢ over all examples, shape (p,), and ‖gᵢ‖² for each example and variable, shape (n, variables), float64."""
         arguments = self._arguments(trainable, other)
-        block = self._block(self._n)
+        sizes = self._sizes_of_norms
+        block = self._block(self._n, sum(self._sizes)) if sizes is None else self._block(self._chunk, sum(sizes))
+        block = -(-self._n // -(-self._n // block))  # Blocks of one size, with as little padding as can be.
         total, squares = np.zeros(sum(self._sizes)), []
         for first in range(0, self._n, block):
             rows = np.arange(first, first + block)
@@ -78,7 +82,7 @@ class Derivatives:
     def batch_gradients(self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
         """The mean gradients of batches of examples, shape (batches, B) of row numbers -> float64, shape (batches, p)."""
         arguments = self._arguments(trainable, other)
-        block = self._block(len(rows))
+        block = self._block(len(rows), sum(self._sizes))
         padded = np.resize(rows, (-(-len(rows) // block) * block, rows.shape[1]))
         gradients = [
             self._batch_gradients(*arguments, tf.constant(part)) for part in np.split(padded, len(padded) // block)
@@ -98,17 +102,19 @@ class Derivatives:
             blocks.append(product.numpy()[: len(block)])
         return np.concatenate(blocks) / self._n
 
-    def _block(self, n: int) -> int:
-        """How many of n gradients are made at a time."""
-        return min(n, max(1, BLOCK_BYTES // (8 * sum(self._sizes))))
+    def _block(self, n: int, size: int) -> int:
+        """How many of n examples or batches are worked on at a time, where each makes `size` numbers."""
+        return min(n, max(1, BLOCK_BYTES // (8 * max(size, 1))))
 
     def _arguments(self, trainable, other):
         return tf.constant(trainable, self._dtype), [tf.convert_to_tensor(value) for value in other]
 
-    def _predict(self, trainable, other, x):
+    def _variables(self, trainable) -> list[tf.Tensor]:
         parts = tf.split(trainable, self._sizes)
-        variables = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
-        return self._model.stateless_call(variables, other, x, training=False)[0]
+        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _predict(self, trainable, other, x):
+        return self._model.stateless_call(self._variables(trainable), other, x, training=False)[0]
 
     def _loss(self, trainable, other, x, y, mask):
         return chunks.masked_sum(self._functions[0](y, self._predict(trainable, other, x)), mask)
@@ -132,12 +138,46 @@ class Derivatives:
 
         return self._accumulate(gradient, sum(self._sizes), examples)
 
+    @functools.cached_property
+    def _sizes_of_norms(self) -> list[int] | None:
+        """How many numbers an example takes where ‖gᵢ‖² can be had without gᵢ, by variable; None where it cannot."""
+        found = []
+
+        def probe(trainable, other, x):
+            variables = self._variables(trainable)
+            self._model.stateless_call(variables, other, x, training=False)
+            found.append(example_norms.uses(variables, 2))
+
+        other = [variable.value for variable in self._model.non_trainable_variables]
+        x = chunks.take(self._examples[0], [0, 0])
+        tf.function(probe, autograph=False).get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other, x)
+        return found[0] and [use.size for use in found[0]]
+
     def _sum_examples(self, trainable, other, rows, inside):
+        way = self._sum_by_gradients if self._sizes_of_norms is None else self._sum_by_slopes
+        return way(trainable, other, rows, inside)
+
+    def _sum_by_slopes(self, trainable, other, rows, inside):
+        """Σ gᵢ and ‖gᵢ‖² by way of the slopes at the layers."""
+        x, y = chunks.take(self._examples, rows)
+        variables = self._variables(trainable)
+        y_pred = self._model.stateless_call(variables, other, x, training=False)[0]
+        loss = chunks.masked_sum(self._functions[0](y, y_pred), inside)
+        squares = example_norms.square_norms(loss, example_norms.uses(variables, rows.shape[0]))
+        return tf.cast(tf.gradients(loss, trainable)[0], tf.float64), tf.cast(squares, tf.float64)
+
+    def _sum_by_gradients(self, trainable, other, rows, inside):
+        """Σ gᵢ and ‖gᵢ‖² from the gradients themselves, for any model."""
+
         def gradient(example):
             x, y = keras.tree.map_structure(lambda array: array[None], example)
             return self._gradient_of_loss(trainable, other, x, y, True)
 
-        gradients = tf.vectorized_map(gradient, chunks.take(self._examples, rows))
+        examples = chunks.take(self._examples, rows)
+        try:
+            gradients = tf.vectorized_map(gradient, examples)
+        except (TypeError, ValueError, NotImplementedError):  # As for the loops of recurrent layers.
+            gradients = tf.map_fn(gradient, examples, fn_output_signature=self._dtype)
         parts = tf.split(tf.where(inside[:, None], gradients, 0.0), self._sizes, axis=1)
         squares = tf.stack([tf.reduce_sum(part * part, axis=1) for part in parts], axis=1)
         total = tf.concat([tf.reduce_sum(part, axis=0) for part in parts], axis=0)
