@@ -43,13 +43,17 @@ notebooks: $(INSTALLED)  ## run the notebooks at paper profile and store their f
 figures: $(INSTALLED)  ## draw figures/ from the committed records in figures/data/
 	$(BIN)/batchscape figures
 
-records: $(INSTALLED)  ## run the main job at paper profile (five minutes) and commit its tables to figures/data/
+records: $(INSTALLED)  ## run the studies at paper profile (an hour) and write their tables to figures/data/
 	$(BIN)/batchscape reproduce --profile paper --tables figures/data/digits
+	$(BIN)/batchscape noise --study paper --tables figures/data/noise
+	$(BIN)/batchscape noise --study mnist --tables figures/data/mnist
+	$(BIN)/python benchmarks/definitions.py --record figures/data/definitions
 
 bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleaved
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training.py --model cnn
 	$(BIN)/python benchmarks/executors.py
+	$(BIN)/python benchmarks/noise.py
 
 lint: $(INSTALLED)  ## check style
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Updates a second of five ways to train one network, interleaved in one go.
 
-    python benchmarks/training.py [--model mlp|cnn] [--rounds 7] [--peers PYTHON]
+    python benchmarks/training.py [--model mlp|cnn] [--rounds 3] [--processes 3] [--peers PYTHON]
+                                  [--record figures/data/speed]
 
 Stock `model.fit(x, y, batch_size=B)`, `fit` with `steps_per_execution`, a hand-written TensorFlow loop, a PyTorch loop
 over a DataLoader (where PYTHON, or .venv-peers/bin/python, has PyTorch) and the fused engine of batchscape, on the same
@@ -14,6 +15,7 @@ import json
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -23,6 +25,7 @@ import_tensorflow()
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 import batchscape as bs
@@ -33,6 +36,7 @@ from batchscape.train.plan import Plan
 BATCH_SIZES = (1, 8, 32, 128, "full")
 SECONDS_PER_RUN = 0.25
 LEARNING_RATE = 0.01
+OURS = "batchscape fused"
 
 
 def data_for(model: str) -> bs.Data:
@@ -157,8 +161,9 @@ def gemm_rate() -> float:
     return 2 * 1024**3 / statistics.median(times)
 
 
-def compare(name: str, rounds: int, peers: str | None) -> None:
-    data, rate = data_for(name), gemm_rate()
+def compare(name: str, rounds: int, peers: str | None) -> pd.DataFrame:
+    """One row a batch size and way; printed as they come."""
+    data, rate, rows = data_for(name), gemm_rate(), []
     print(f"\n{name}: {data.n_train} examples, {cores()} cores, matrix products at {rate / 1e9:.0f} GFLOP/s")
     print(f"{'B':>5} {'way':<22}{'updates/s':>11}{'compile':>9}   ours is × [range]   share of the matrix limit")
     for wanted in BATCH_SIZES:
@@ -168,13 +173,36 @@ def compare(name: str, rounds: int, peers: str | None) -> None:
                 "fit": lambda b=batch_size: Fit(name, data, b),
                 "fit, 64 steps at once": lambda b=batch_size: Fit(name, data, b, steps_per_execution=64),
                 "hand-written loop": lambda b=batch_size: HandWritten(name, data, b),
-                "batchscape fused": lambda b=batch_size: Ours(name, data, b),
+                OURS: lambda b=batch_size: Ours(name, data, b),
             }
             if peers:
                 makers["PyTorch DataLoader"] = lambda b=batch_size, f=folder: Torch(
                     peers, name, data, b, pathlib.Path(f)
                 )
-            show(measure(makers, rounds), flops_per_update(name, data, batch_size) / rate, wanted)
+            found = measure(makers, rounds)
+        for row in summarise(found, flops_per_update(name, data, batch_size) / rate):
+            rows.append({"model": name, "batch_size": wanted, **row, "rounds": rounds, "gemm_gflops": rate / 1e9})
+            show(rows[-1])
+    return pd.DataFrame(rows)
+
+
+def in_new_process(name: str, rounds: int, peers: str | None) -> pd.DataFrame:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--processes", "1", "--model", name, "--rounds", str(rounds)]
+        subprocess.run([*command, "--record", folder, *(["--peers", peers] if peers else [])], check=True)
+        return pd.read_csv(pathlib.Path(folder) / f"training_{name}.csv")
+
+
+def pool(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Medians over processes, and the range over all their rounds."""
+    keys = ["model", "batch_size", "way"]
+    values = {name: "median" for name in tables[0] if name not in keys}
+    values |= {"ratio_low": "min", "ratio_high": "max", "rounds": "sum"}
+    table = pd.concat(tables).groupby(keys, sort=False, as_index=False).agg(values)
+    print("\nall processes:")
+    for row in table.to_dict("records"):
+        show(row)
+    return table
 
 
 def measure(makers, rounds: int) -> dict[str, dict]:
@@ -199,17 +227,30 @@ def measure(makers, rounds: int) -> dict[str, dict]:
     return found
 
 
-def show(found: dict[str, dict], limit: float, batch_size) -> None:
-    ours = found["batchscape fused"]["times"]
+def summarise(found: dict[str, dict], limit: float):
+    """Medians over rounds, and how many times ours is as fast: the median and range of the ratios within rounds."""
+    ours = found[OURS]["times"]
     for way, row in found.items():
         ratios = [theirs / mine for theirs, mine in zip(row["times"], ours, strict=True)]
         median = statistics.median(row["times"])
-        ratio = f"{statistics.median(ratios):7.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-        print(
-            f"{batch_size:>5} {way:<22}{1 / median:>11.0f}{row['compile']:>8.1f}s   "
-            f"{'' if way == 'batchscape fused' else ratio:<24}{limit / median:>6.1%}",
-            flush=True,
-        )
+        yield {
+            "way": way,
+            "updates_per_s": 1 / median,
+            "compile_s": row["compile"],
+            "ratio": statistics.median(ratios),
+            "ratio_low": min(ratios),
+            "ratio_high": max(ratios),
+            "share_of_limit": limit / median,
+        }
+
+
+def show(row: dict) -> None:
+    ratio = f"{row['ratio']:7.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+    print(
+        f"{row['batch_size']:>5} {row['way']:<22}{row['updates_per_s']:>11.0f}{row['compile_s']:>8.1f}s   "
+        f"{'' if row['way'] == OURS else ratio:<24}{row['share_of_limit']:>6.1%}",
+        flush=True,
+    )
 
 
 def find_peers(given: str | None) -> str | None:
@@ -225,9 +266,17 @@ def find_peers(given: str | None) -> str | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("mlp", "cnn"), action="append", help="both by default")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=3, help="in each process")
+    parser.add_argument("--processes", type=int, default=3, help="some are slow as a whole, so one decides nothing")
     parser.add_argument("--peers", help="interpreter of an environment with PyTorch")
+    parser.add_argument("--record", type=pathlib.Path, help="folder for the table, figures/data/speed for ours")
     options = parser.parse_args()
     interpreter = find_peers(options.peers)
     for model_name in options.model or ("mlp", "cnn"):
-        compare(model_name, options.rounds, interpreter)
+        if options.processes > 1:
+            table = pool([in_new_process(model_name, options.rounds, interpreter) for _ in range(options.processes)])
+        else:
+            table = compare(model_name, options.rounds, interpreter)
+        if options.record:
+            options.record.mkdir(parents=True, exist_ok=True)
+            table.to_csv(options.record / f"training_{model_name}.csv", index=False, float_format="%.5g")

@@ -41,14 +41,27 @@ def study():
 def committed_verdicts(study):
     """What the committed records say of all statements."""
     import batchscape as bs
+    from batchscape.judge.claims import verdicts_of
 
-    return bs.verdicts(study.runs) + bs.verdicts(bs.Tables.load(ROOT / "figures/data/noise").noise)
+    others = [bs.Tables.load(ROOT / f"figures/data/{name}") for name in ("noise", "mnist", "definitions")]
+    return verdicts_of(frame for tables in (study, *others) for frame in tables.frames.values())
 
 
 @pytest.fixture(scope="session")
 def measured(committed_verdicts):
-    """Every "value [low, high]" that a verdict of the committed records prints."""
-    return set(intervals_in(" ".join(found.summary for found in committed_verdicts)))
+    """Every "value [low, high]" that the committed records give: in verdicts, as noise scales, as critical batch size."""
+    import batchscape as bs
+    from batchscape.draw import gallery
+
+    noise, mnist = (bs.Tables.load(ROOT / f"figures/data/{name}") for name in ("noise", "mnist"))
+    scales = [
+        gallery.mean_scale(frame, epoch)
+        for frame in (noise.noise, mnist.mnist, mnist.first_epoch)
+        for epoch in frame["epoch"].unique()
+    ]
+    found = bs.critical_batch_size(noise.targets)
+    critical = gallery.with_interval(found.b_crit, found.low, found.high)
+    return {*intervals_in(" ".join(found.summary for found in committed_verdicts)), *scales, critical}
 
 
 @pytest.fixture

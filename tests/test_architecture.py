@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "definitions": set(),
     "cpu": set(),
     "xla": {"cpu"},
-    "train": {"chunks", "config", "data", "errors", "losses", "models", "record", "xla"},
+    "train": {"chunks", "config", "data", "errors", "losses", "models", "quiet", "record", "xla"},
     "sweep": {
         "config",
         "cpu",
@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "minima": {"chunks", "data", "errors", "losses", "record", "xla"},
     "noise": {"data", "errors", "judge", "minima", "record"},
     "judge": {"errors"},
-    "draw": {"judge", "paths", "tables"},
+    "draw": {"definitions", "judge", "noise", "paths", "tables"},
 }
 """Which rooms a room may import; what is not listed here (the main job, the command line) may import all of them."""
 

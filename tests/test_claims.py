@@ -126,7 +126,8 @@ def test_every_statement_of_the_register_is_complete():
         assert set(claim.articles) <= {"000", "001", "002", "003", "004"}
         compared = claim.quantity and claim.label and claim.predicted in ("larger", "smaller")
         read = claim.reading in readings.READINGS and claim.label and claim.between[0] < claim.between[1]
-        assert [bool(claim.exact), bool(compared), bool(read)].count(True) == 1
+        assert [bool(claim.exact), bool(compared), bool(read), claim.subject == "words"].count(True) == 1
+        assert claim.subject in claims.SUBJECTS
 
 
 def test_an_unknown_statement_or_a_missing_column_is_refused():

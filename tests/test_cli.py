@@ -123,6 +123,8 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["nosuch"], "No such command 'nosuch'"),
         (["landscape", "nowhere", "--between", "8", "full", "--points", "2"], "--points must be an integer ≥ 3"),
         (["noise", "nowhere"], "No store at"),
+        (["noise", "--study", "huge"], "Received: study='huge'"),
+        (["noise", "runs/demo", "--study", "smoke"], "--study trains runs of its own"),
         (["sweep", "--model", "badshape:build", "--train-size", "64"], "does not take these inputs"),
         (["sweep", "--batch-size", ""], "--batch-size needs at least one value"),
         (["sweep", "--batch-size", "0"], "batch_size must be an integer ≥ 1. Received: batch_size=0"),

@@ -224,6 +224,17 @@ def test_the_two_batch_estimate_is_unbiased_and_its_interval_covers():
     assert covered >= 0.85  # 95 % expected; 60 draws give it a standard error of 3 %
 
 
+def test_the_two_batch_estimate_of_each_layer_is_that_of_all_gradients():
+    x, y = RNG.normal(size=(N, 5)), RNG.integers(0, 3, N)
+    f = bs.Objective(float64(dense_net), x, y)
+    exact = bs.gradient_statistics(f, f.weights)
+    found = bs.gradient_noise_scale(f, f.weights, small=10, big=N, n_pairs=600)
+    assert list(found.by_layer) == list(exact.layers)
+    np.testing.assert_allclose(
+        list(found.by_layer.values()), exact.layer_trace_covs / exact.layer_grad_sq_norms, rtol=0.15
+    )
+
+
 def test_a_gradient_of_zero_gives_an_unbounded_interval_and_no_clamped_value():
     f, _, _ = linear_regression(n=500)
     model_optimum = np.linalg.lstsq(*_design(f), rcond=None)[0]
@@ -273,13 +284,38 @@ def test_the_callback_follows_the_noise_scale_of_a_run(digits):
         (lambda f: bs.gradient_noise_scale(f, f.weights, small=1, big=9, n_pairs=1), "n_pairs=1"),
         (lambda f: bs.gradient_statistics(f, [f.weights[0] * np.nan]), "finite gradients"),
         (lambda f: bs.gradient_statistics(f, f.weights[:0]), "Weights must have the shapes"),
+        (lambda f: bs.gradient_noise_scale(f, f.weights, small=1.5, big=9), "integers 1 ≤ small < big ≤ 50"),
+        (lambda f: bs.batch_gradients(f, f.weights, 5, n_batches=2.5), "n_batches=2.5"),
         (lambda f: bs.NoiseScaleCallback(f, 8, small=1, big=9, cost=0), "cost=0"),
+        (lambda f: bs.NoiseScaleCallback(f, 0, small=1, big=9), "batch_size=0"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):
     f, _, _ = linear_regression(n=50)
     with pytest.raises(InvalidInput, match=message):
         call(f)
+
+
+def test_norms_in_half_precision_are_those_of_single_precision_up_to_its_rounding():
+    found = []
+    for precision in ("float32", "mixed_float16"):
+        data = bs.load_dataset(((RNG.normal(size=(90, 300)) * 30, np.arange(90) % 3),) * 2)
+        model = bs.build_model("mlp", data, seed=0, precision=precision)
+        x = np.random.default_rng(1).normal(size=(N, 300)).astype(np.float32) * 30  # Σ x² is beyond half precision.
+        f = bs.Objective(model, x, np.arange(N) % 3)
+        found.append(bs.gradient_statistics(f, f.weights).norms)
+    np.testing.assert_allclose(found[1], found[0], rtol=0.05, atol=1e-3)
+
+
+def test_one_class_and_batch_norm_have_a_defined_noise():
+    """One class is learnt at once: the noise scale exists. BatchNorm runs in inference mode, where examples are apart."""
+    layers = keras.layers
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(2)])
+    x = RNG.normal(size=(30, 4)).astype(np.float32)
+    f = bs.Objective(net, x, np.zeros(30, int))
+    found = bs.gradient_statistics(f, f.weights)
+    assert np.isfinite(found.simple)
+    assert f.example_gradient_sums(f.weights)[0] / 30 == pytest.approx(f.gradient(f.weights), abs=1e-6)
 
 
 def test_a_noise_share_is_the_textbook_formula_for_sampling_without_replacement():

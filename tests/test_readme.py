@@ -4,8 +4,10 @@ import re
 
 import keras
 import numpy as np
+import pandas as pd
 
 from batchscape.judge import claims
+from benchmarks import speed_table
 from tests.conftest import ROOT, intervals_in
 
 README = (ROOT / "README.md").read_text()
@@ -13,7 +15,26 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_table_of_verdicts_is_what_the_records_say(committed_verdicts):
     table = re.search(r"<!-- verdicts -->\n(.*)\n<!-- /verdicts -->", README, re.DOTALL)[1]
-    assert table == claims.to_markdown(committed_verdicts)
+    assert table == claims.to_markdown(committed_verdicts, evidence=False)
+    assert claims.to_markdown(committed_verdicts) in (ROOT / "figures/verdicts.md").read_text()
+
+
+def test_the_tables_of_speed_are_those_of_the_records():
+    assert f"<!-- speed -->\n{speed_table.training()}" in README
+    assert speed_table.gradients() in README
+    matrices = [pd.read_csv(speed_table.RECORDS / f"training_{model}.csv").set_index("way") for model in ("mlp", "cnn")]
+    shares = [rows.loc["batchscape fused"].iloc[-1]["share_of_limit"] for rows in matrices]
+    assert f"reaches {shares[0]:.0%} of the rate".replace("%", " %") in README
+    assert f"on the CNN {shares[1]:.0%}".replace("%", " %") in README
+    seconds = pd.read_csv(speed_table.RECORDS / "executors.csv").pivot(
+        index="cells", columns="executor", values="seconds"
+    )
+    few, cells = seconds.index
+    whole = seconds.loc[cells, "serial"] / seconds.loc[cells, "processes"]
+    later = np.subtract(*seconds.loc[[cells, few], "serial"]) / np.subtract(*seconds.loc[[cells, few], "processes"])
+    assert (
+        f"{cells} equal cells {whole:.2f} times as fast as one process, start included, and {later:.2f} times" in README
+    )
 
 
 def test_every_interval_is_one_of_the_records(measured):

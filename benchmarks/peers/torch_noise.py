@@ -1,11 +1,10 @@
 """Norms of per-example gradients by `torch.func.vmap(grad)`, timed on request; runs in an environment of its own.
 
 Reads one JSON object a line, `{"file": npz with x, y and the Keras weights w0, w1, ..., "model": name}`, and answers with
-the seconds that the norms of all examples took, the norms, and the growth of the process's peak memory in MiB.
+the seconds that the norms of all examples took, and the norms.
 """
 
 import json
-import pathlib
 import sys
 import time
 
@@ -42,15 +41,6 @@ def from_keras(net: nn.Module, arrays) -> dict[str, torch.Tensor]:
     return {name: weight for (name, _), weight in zip(net.named_parameters(), turned, strict=True)}
 
 
-def memory_mib(*, reset: bool = False) -> float:
-    """Resident memory of this process: now, and from here on its peak is counted anew; or that peak."""
-    if reset:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    field = "VmRSS" if reset else "VmHWM"
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]))
     loaded = None
@@ -81,12 +71,10 @@ def main() -> None:
                     norms(x[first : first + size], y[first : first + size])
                 quickest[time.perf_counter() - begin] = size
             loaded = quickest[min(quickest)]
-        before = memory_mib(reset=True)
         begin = time.perf_counter()
         parts = [norms(*pair) for pair in zip(x.split(loaded), y.split(loaded), strict=True)]
         seconds = time.perf_counter() - begin
-        memory = memory_mib() - before
-        print(json.dumps({"seconds": seconds, "mib": memory, "norms": torch.cat(parts).tolist()}), flush=True)
+        print(json.dumps({"seconds": seconds, "norms": torch.cat(parts).tolist()}), flush=True)
 
 
 main()

@@ -31,6 +31,8 @@ _HOME = {
     "gradient_statistics": "noise.statistics",
     "batch_gradients": "noise.statistics",
     "gradient_noise_scale": "noise.noise_scale",
+    "critical_batch_size": "noise.critical",
+    "taylor_residuals": "minima.taylor",
     "NoiseScaleCallback": "noise.noise_scale",
     "lines_between": "landscape",
     "watch_fit": "definitions",
@@ -40,8 +42,8 @@ _HOME = {
     "Tables": "tables",
     "reproduce": "study",
     "run_study": "study",
-    "run_noise_study": "study",
-    "noise_of_runs": "study",
+    "run_noise_study": "noise_study",
+    "noise_of_runs": "noise_study",
     "folder_of": "study",
 }
 """Where each public name lives."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from batchscape import config, profiles
-from batchscape.errors import BatchscapeError, InvalidInput
+from batchscape import config, paths, profiles
+from batchscape.errors import BatchscapeError, InvalidInput, unknown_name
 from batchscape.quiet import import_tensorflow
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ UsageError = typer.BadParameter.__base__
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which Typer catches itself."""
 
-STUDIES = ("figures/data/digits", "figures/data/noise")
+STUDIES = ("figures/data/digits", "figures/data/noise", "figures/data/mnist", "figures/data/definitions")
 """The committed tables."""
 
 Folders = Annotated[
@@ -189,7 +189,8 @@ def landscape(
 
 
 @app.command(
-    epilog="Example: `batchscape noise runs/sweep`, or `batchscape noise --model mynet:build --data mydata:load`"
+    epilog="Example: `batchscape noise runs/sweep`, `batchscape noise --model mynet:build --data mydata:load`, or "
+    "`batchscape noise --study quick`"
 )
 def noise(
     store: Annotated[str | None, typer.Argument(help="Folder of runs to measure; none for untrained weights.")] = None,
@@ -197,11 +198,20 @@ def noise(
         str, typer.Option("--dataset", "--data", help="Without runs: name, .npz or module:function.")
     ] = "digits",
     model: Annotated[str, typer.Option(help="Without runs: name or module:function.")] = "mlp",
+    study: Annotated[
+        str | None, typer.Option(help="Run the study of the gradient at this profile: smoke, quick, paper or mnist.")
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
     executor: Executor = "auto",
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure the gradient noise scale B_simple = tr Σ / ‖G‖²: the batch size whose noise is as large as its gradient."""
+    if study is not None:
+        if store is not None:
+            raise InvalidInput(f"--study trains runs of its own. Received: the store {store}")
+        _print_study(study, tables, executor=executor, workers=workers, show_progress=not quiet)
+        return
     runs = None
     if store is not None:
         from batchscape.sweep.store import Store as RunStore
@@ -209,9 +219,9 @@ def noise(
         runs = RunStore(store).require()
     import_tensorflow()
     if runs is not None:
-        from batchscape import study
+        from batchscape import noise_study
 
-        found = study.noise_of_runs(runs, executor=executor, workers=workers, show_progress=not quiet)
+        found = noise_study.noise_of_runs(runs, executor=executor, workers=workers, show_progress=not quiet)
         print(found.to_string(index=False))
         return
     from batchscape.data import load_dataset
@@ -230,11 +240,7 @@ def claims(
     tables: Folders = None,
 ) -> None:
     """Print what the records say of the statements in the register."""
-    from batchscape.judge import claims as register
-    from batchscape.tables import Tables
-
-    frames = [frame for folder in tables or STUDIES for frame in Tables.load(folder).frames.values()]
-    verdicts = register.verdicts_of(frames, ids)
+    verdicts = _verdicts(tables or STUDIES, ids)
     for data in dict.fromkeys(verdict.data for verdict in verdicts):
         _print_verdicts([verdict for verdict in verdicts if verdict.data == data])
 
@@ -244,12 +250,45 @@ def figures(
     tables: Folders = None,
     out: Annotated[str, typer.Option(help="Folder for the figures.")] = "figures",
 ) -> None:
-    """Draw the figures from the committed tables."""
+    """Draw the figures from the committed tables, and write the verdicts with all their evidence."""
     from batchscape.draw import gallery
+    from batchscape.judge import claims as register
 
-    for folder in tables or STUDIES:
+    folders = tables or STUDIES
+    for folder in folders:
         for file in gallery.draw_all(folder, out).values():
             print(file)
+    file = paths.make(out) / "verdicts.md"
+    file.write_text(f"# Verdicts\n\n{register.to_markdown(_verdicts(folders))}\n", encoding="utf-8")
+    print(file)
+
+
+def _verdicts(folders: list[str] | tuple[str, ...], ids: list[str] | None = None) -> list:
+    """What the tables in some folders say of statements."""
+    from batchscape.judge import claims as register
+    from batchscape.tables import Tables
+
+    return register.verdicts_of((frame for folder in folders for frame in Tables.load(folder).frames.values()), ids)
+
+
+def _print_study(name: str, tables: str | None, **how) -> None:
+    """Run a study of the gradient, and say what its records say."""
+    if name not in (known := (*profiles.PROFILES, "mnist")):
+        raise unknown_name("study", name, known)
+    import_tensorflow()
+    from batchscape import noise_study
+    from batchscape.draw import gallery
+    from batchscape.judge import claims as register
+    from batchscape.study import folder_of
+
+    folder = folder_of(name) / "noise" if name != "mnist" else paths.resolve("runs/mnist")
+    found = (noise_study.run_mnist_study if name == "mnist" else noise_study.run_noise_study)(name, folder, **how)
+    written = found.save(tables or folder / "tables")
+    verdicts = register.verdicts_of(found.frames.values())
+    for data in dict.fromkeys(verdict.data for verdict in verdicts):
+        _print_verdicts([verdict for verdict in verdicts if verdict.data == data])
+    for file in gallery.draw_all(written, folder / "figures").values():
+        print(file)
 
 
 def _items(name: str, text: str) -> list[str]:

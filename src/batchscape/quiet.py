@@ -3,8 +3,11 @@
 Its C++ side writes to the file descriptor of stderr before it reads TF_CPP_MIN_LOG_LEVEL, so nothing gentler helps.
 """
 
+import contextlib
+import logging
 import os
 import sys
+from collections.abc import Iterator
 
 
 def import_tensorflow() -> None:
@@ -20,3 +23,18 @@ def import_tensorflow() -> None:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def without_retracing_warnings() -> Iterator[None]:
+    """Keep TensorFlow from taking our programs, one for each shape and on purpose, for a mistake."""
+    logger = logging.getLogger("tensorflow")
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)

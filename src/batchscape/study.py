@@ -4,20 +4,16 @@ import dataclasses
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from batchscape import paths, profiles
 from batchscape.draw import gallery
-from batchscape.errors import InvalidInput
 from batchscape.judge import claims, strata
 from batchscape.landscape import lines_between
 from batchscape.minima.curvature import measure_curvature
-from batchscape.noise import measure
-from batchscape.profiles import NoiseProfile, Profile
+from batchscape.profiles import Profile
 from batchscape.record import environment
 from batchscape.sweep.measure import measure_runs
 from batchscape.sweep.results import load_results
@@ -96,7 +92,7 @@ def run_study(profile: str | Profile, store: str | os.PathLike | Store, **how) -
         `Tables`: runs with their curvature, curves, and lines between minima.
     """
     profile = profiles.find(profile)
-    store = Store.of(store)
+    store, how = Store.of(store), profiles.execution(profile, how)
     runs = run_sweep(profile.grid(), store=store, **how)
     curvature = measure_runs(store, runs["hash"], "curvature", measure_curvature, n_probes=profile.n_probes, **how)
     curves = load_results(store, curves=True)
@@ -114,56 +110,7 @@ def run_study(profile: str | Profile, store: str | os.PathLike | Store, **how) -
         "curves": thin(curves)[list(CURVE_COLUMNS)],
         "lines": lines,
     }
-    return Tables(frames, _about(profile, claims.describe(runs)))
-
-
-def run_noise_study(profile: str | NoiseProfile, store: str | os.PathLike | Store, **how) -> Tables:
-    """Train a few runs and compare the gradients of random batches with the full one along them.
-
-    Args:
-        profile: The name of a profile in `NOISE_PROFILES`, or a `NoiseProfile`.
-        store: A folder, or a `Store`.
-        **how: `executor`, `workers` and `show_progress`; see `run_sweep`.
-
-    Returns:
-        `Tables` with the one table `noise`, one row a seed, epoch, batch size and way of drawing.
-    """
-    profile = profiles.find(profile, profiles.NOISE_PROFILES)
-    store = Store.of(store)
-    runs = run_sweep(profile.grid(), store=store, **how)
-    options = {"batch_sizes": list(profile.batch_sizes), "n_batches": profile.n_batches}
-    measure_runs(store, runs["hash"], "noise", measure.measure_noise, **how, **options)
-    measured = [(store.load(run), store.load_measurement(run, "noise", options)) for run in runs["hash"]]
-    labels = {name: getattr(profile, name) for name in ("dataset", "model", "trained_at")}
-    noise = measure.to_table(measured).assign(**labels)
-    return Tables({"noise": noise}, _about(profile, f"{profile.dataset}, {profile.model}, N = {profile.train_size}"))
-
-
-def noise_of_runs(
-    store: str | os.PathLike | Store, *, build: Callable | None = None, data: Any = None, **how
-) -> pd.DataFrame:
-    """The exact gradient noise scale of every complete run of a store, at its first and at its last weights.
-
-    Args:
-        store: A folder, or a `Store`.
-        build, data: What the sweep was given in place of the names in its cells.
-        **how: `executor`, `workers` and `show_progress`; see `run_sweep`.
-
-    Returns:
-        One row a run: `batch`, `learning_rate`, `seed`, `simple_initial`, and `simple`, `trace_cov`, `grad_sq_norm` at the
-        end.
-    """
-    store = Store.of(store)
-    runs = load_results(store)
-    measured = measure_runs(store, runs["hash"], "noise", measure.measure_noise, build=build, data=data, **how)
-    if measured.empty:
-        raise InvalidInput(f"{store.path} must hold complete runs. Received: none")
-    columns = ["batch", "learning_rate", "seed", "simple_initial", "simple", "trace_cov", "grad_sq_norm"]
-    return runs.merge(measured, on="hash").sort_values(["batch", "learning_rate", "seed"])[columns]
-
-
-def _about(profile: Profile | NoiseProfile, description: str) -> dict[str, Any]:
-    return {"profile": profile.name, "description": description, "environment": environment()}
+    return Tables(frames, {"profile": profile.name, "description": claims.describe(runs), "environment": environment()})
 
 
 def thin(curves: pd.DataFrame) -> pd.DataFrame:

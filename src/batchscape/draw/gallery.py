@@ -10,9 +10,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from batchscape import tables
-from batchscape.draw import lines, noise, style, sweeps
+from batchscape.draw import lines, noise, scale, style, sweeps
 from batchscape.judge import claims
-from batchscape.judge.stats import mean_interval
+from batchscape.judge.stats import mean_interval, with_interval
+from batchscape.noise.critical import critical_batch_size
 
 
 def draw_all(folder: str | os.PathLike, out: str | os.PathLike) -> dict[str, pathlib.Path]:
@@ -101,11 +102,100 @@ def gradient_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(noise.gradients, study.noise), caption
 
 
+def critical_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """The critical batch size beside the noise scale, with its caption."""
+    found = critical_batch_size(study.targets)
+    edge = (
+        f" The best rate is at the edge of the grid for B = {', '.join(map(str, found.at_edge))}."
+        if found.at_edge
+        else ""
+    )
+    first = study.targets.iloc[0]
+    caption = style.Caption(
+        finding=(
+            f"The critical batch size is {with_interval(found.b_crit, found.low, found.high)} examples: from there on a "
+            "larger batch saves fewer updates than it costs examples."
+        ),
+        shows=(
+            "a: updates and b: examples until the training loss first reaches the target, each batch size at its best rate; "
+            "the fit is S = S_min (1 + B_crit / B). Dotted: the noise scale B_simple along training at B = "
+            f"{study.noise['trained_at'].iloc[0]}, measured without any of these runs.{edge}"
+        ),
+        basis=(
+            f"{first['dataset']}, {first['model']}, N = {first['n_train']}, until training loss ≤ {first['budget_amount']:g}, "
+            f"n = {found.n} seeds, {study.targets['learning_rate'].nunique()} rates, brackets: 95 % (Student t of logs), "
+            f"profile {study.about['profile']}."
+        ),
+    )
+    return _closed(scale.critical, study.targets, study.noise), caption
+
+
+def descent_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """Three ways down, with their caption."""
+    last = study.paths["updates"].max()
+    ends = study.paths[(study.paths["net"] == "net") & (study.paths["updates"] == last)].set_index("batch")["loss"]
+    share = study.paths.set_index("net")["share"]["net"].iloc[0]
+    losses = ", ".join(f"{loss:.3g} at B = {batch}" for batch, loss in ends.sort_index().items())
+    caption = style.Caption(
+        finding=f"Single examples wander, a mini-batch of 32 goes nearly the way of the full batch: loss {losses}.",
+        shows=(
+            f"The first {last} updates from one start (star) over contours of the training loss, joined at some of them. "
+            "a: a linear neuron with two weights and squared error; b: the net, on the plane that holds "
+            f"{share:.0%} of the spread of the three ways."
+        ),
+        basis=(
+            f"digits, N = {study.paths['n'].iloc[0]}, SGD, η = {study.paths['learning_rate'].iloc[0]:g}, one seed: a picture, "
+            "not a measurement."
+        ),
+    )
+    return _closed(scale.descent, study.paths, study.planes), caption
+
+
+def steadiness_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """How steady training is and how far it goes, with its caption."""
+    found = claims.verdict("C19", study.epochs)
+    caption = style.Caption(
+        finding=f"Does a larger batch make training oscillate less? {found.word.capitalize()}: {found.summary}.",
+        shows=(
+            "a, b: standard deviation of the noise on the logarithm of the loss from epoch to epoch, over the last two "
+            "thirds of the epochs; c: mean length of an update; d: of the path an epoch; e: distance from the start and "
+            "f: validation loss at the end. Curves keep the learning rate η, or η/B, fixed; dots are seeds."
+        ),
+        basis=(
+            f"{found.data}, n = {_seeds(study.epochs)} paired seeds, bands and brackets: 95 % (Student t), "
+            f"profile {study.about['profile']}."
+        ),
+    )
+    return _closed(sweeps.steadiness, study.epochs), caption
+
+
+def mnist_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """The noise scale of MNIST beside published values, with its caption."""
+    start, late = (mean_scale(study.mnist, epoch) for epoch in (study.mnist["epoch"].min(), study.mnist["epoch"].max()))
+    first, other = study.mnist.iloc[0], study.first_epoch.iloc[0]
+    caption = style.Caption(
+        finding=f"The noise scale grows from {start} examples at the start to {late} after 20 epochs.",
+        shows=(
+            f"a: B_simple along training at B = {first['trained_at']}, η = 0.1, N = {first['n']:,}; dotted: published for "
+            f"another net (McCandlish et al. 2018, table 1). b: within the first epoch at B = {other['trained_at']}, "
+            f"η = 0.01, N = {other['n']:,}; dotted: the mean of an independent replication. c: relative error of random "
+            "batches, dotted: B_simple / B; late in training a few examples hold most of the spread, which the few batches "
+            "of one that were drawn often miss."
+        ),
+        basis=f"mnist, {first['model']}, n = {_seeds(study.mnist)} seeds, bands and brackets: 95 % (Student t of logs).",
+    )
+    return _closed(scale.mnist, study.mnist, study.first_epoch), caption
+
+
 FIGURES = {
     "fig01_sweep_training": ("runs", training_figure),
     "fig02_line_loss": ("lines", line_figure),
     "fig03_curvature_batch": ("runs", curvature_figure),
     "fig04_gradient_noise": ("noise", gradient_figure),
+    "fig05_critical_batch": ("targets", critical_figure),
+    "fig06_descent_paths": ("paths", descent_figure),
+    "fig07_steadiness": ("epochs", steadiness_figure),
+    "fig08_mnist_noise_scale": ("mnist", mnist_figure),
 }
 """The figures in their order, each with the table it needs."""
 
@@ -119,7 +209,13 @@ def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
 
 
 def _seeds(frame: pd.DataFrame) -> int:
-    return int(frame["seed"].nunique())
+    return int(frame["seed"].nunique()) if "seed" in frame else 1
+
+
+def mean_scale(noise: pd.DataFrame, epoch: float) -> str:
+    """B_simple at an epoch: geometric mean over seeds, with its interval."""
+    values = noise[noise["epoch"] == epoch].drop_duplicates("seed")["simple"]
+    return with_interval(*np.exp(mean_interval(np.log(values))))
 
 
 def _basis(study: tables.Tables) -> str:

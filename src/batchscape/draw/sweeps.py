@@ -24,7 +24,19 @@ CURVATURE_PANELS = {
     "trace": "trace of the Hessian",
 }
 
-LOGARITHMIC = ("epoch", "updates", "seconds_to_target", "lambda_max", "trace")
+STEADINESS_PANELS = {
+    "train_wobble": "wobble of the training loss",
+    "val_wobble": "wobble of the validation loss",
+    "step_length": r"mean update $\|w_{t+1} - w_t\|_2$",
+    "path_per_epoch": r"path an epoch $\Sigma\|w_{t+1} - w_t\|_2$",
+    "distance": r"distance at the end $\|w - w_0\|_2$",
+    "val_loss": "validation loss at the end [nats]",
+}
+
+LOGARITHMIC = (
+    *("epoch", "updates", "seconds_to_target", "lambda_max", "trace"),
+    *("train_wobble", "val_wobble", "step_length", "path_per_epoch"),
+)
 
 
 def against_batch_size(ax: Axes, runs: pd.DataFrame, quantity: str, *, label: str, log: bool = False) -> Axes:
@@ -64,20 +76,26 @@ def training(runs: pd.DataFrame) -> Figure:
     """
     runs = runs.assign(seconds_to_target=runs["updates"] * runs["seconds_per_update"])
     figure, axes = plt.subplots(2, 3, figsize=(style.PAGE, 4.2))
-    _panels(axes.ravel(), runs, TRAINING_PANELS)
+    _panels(axes.ravel(), runs[runs["reached"].astype(bool)], TRAINING_PANELS)
     return figure
 
 
 def curvature(runs: pd.DataFrame) -> Figure:
     """Two panels: λ_max and trace of the Hessian of the training loss, where the runs ended."""
     figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.7))
-    _panels(axes, runs, CURVATURE_PANELS)
+    _panels(axes, runs[runs["reached"].astype(bool)], CURVATURE_PANELS)
+    return figure
+
+
+def steadiness(runs: pd.DataFrame) -> Figure:
+    """Six panels: wobble of both losses, length of an update, of an epoch's path and of it all, validation loss."""
+    figure, axes = plt.subplots(2, 3, figsize=(style.PAGE, 4.2))
+    _panels(axes.ravel(), runs[runs["status"] == "COMPLETE"], STEADINESS_PANELS)
     return figure
 
 
 def _panels(axes: Sequence[Axes], runs: pd.DataFrame, panels: dict[str, str]) -> None:
-    reached = runs[runs["reached"].astype(bool)]
     for ax, (quantity, label) in zip(axes, panels.items(), strict=True):
-        against_batch_size(ax, reached, quantity, label=label, log=quantity in LOGARITHMIC)
+        against_batch_size(ax, runs, quantity, label=label, log=quantity in LOGARITHMIC)
     style.letter_panels(axes)
     axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(style.KINDS))

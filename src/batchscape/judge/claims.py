@@ -29,6 +29,18 @@ LOSS_TOLERANCE = 0.1
 """Runs compared at matched training loss whose losses differ by more than this share are flagged."""
 
 
+SUBJECTS = {
+    "words": ("said", "the table of `count_definitions`"),
+    "gradients": ("relative_error", "the table `noise` of a noise study"),
+    "last batches": ("last_change", "the table `tails` of a noise study"),
+    "shape": ("residual", "the table `surface` of a noise study"),
+    "cost": ("gradient_seconds", "the table `cost` of a noise study"),
+    "epochs": ("val_wobble", "the table `epochs` of a noise study"),
+    "training": ("status", "a table of runs"),
+}
+"""What tables are about: a column that tells each of them, and what to call it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """A statement of the register; `claims.toml` says what the fields of a rule mean."""
@@ -37,7 +49,7 @@ class Claim:
     statement: str
     articles: list[str]
     prediction: str
-    counted: bool = False
+    subject: str = "training"
     exact: str = ""
     reading: str = ""
     between: tuple[float, float] = (-math.inf, math.inf)
@@ -45,11 +57,6 @@ class Claim:
     label: str = ""
     predicted: str = ""
     needs_target: bool = False
-
-    @property
-    def subject(self) -> str:
-        """What the table that decides is about: `"words"`, `"gradients"` or `"training"`."""
-        return "words" if self.counted else "gradients" if self.reading else "training"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +139,8 @@ class Verdict:
 def register() -> dict[str, Claim]:
     """All statements, by id."""
     text = resources.files("batchscape.judge").joinpath("claims.toml").read_text(encoding="utf-8")
-    return {entry["id"]: Claim(**entry) for entry in tomllib.loads(text)["claim"]}
+    claims = [Claim(**entry) for entry in tomllib.loads(text)["claim"]]
+    return {claim.id: claim for claim in sorted(claims, key=lambda claim: claim.id)}
 
 
 def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
@@ -156,10 +164,10 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
     if runs.empty:
         raise InvalidInput(f"A verdict on {claim.id} needs runs. Received: none")
     if _subject(runs) != claim.subject:
-        needed = {"words": "the table of `count_definitions`", "gradients": "the noise table of a study"}
-        needed = needed.get(claim.subject, "a table of runs")
-        raise InvalidInput(f"A verdict on {claim.id} needs {needed}. Received: {list(runs.columns)}")
-    if claim.counted:
+        raise InvalidInput(
+            f"A verdict on {claim.id} needs {SUBJECTS[claim.subject][1]}. Received: a table of {list(runs.columns)}"
+        )
+    if claim.subject == "words":
         return _verdict_of_counts(claim, runs)
     if claim.reading:
         return _verdict_of_readings(claim, runs)
@@ -174,7 +182,7 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
 
 
 def verdicts(runs: pd.DataFrame, claims: Iterable[str] | None = None) -> list[Verdict]:
-    """The verdicts on several statements; by default on all that the table is about, training or the gradient."""
+    """The verdicts on several statements; by default on all that the table is about."""
     about_it = (id for id, claim in register().items() if claim.subject == _subject(runs))
     return [verdict(id, runs) for id in claims or about_it]
 
@@ -183,10 +191,12 @@ def verdicts_of(frames: Iterable[pd.DataFrame], claims: Iterable[str] | None = N
     """The verdicts on several statements, the whole register by default, each from the table that it is about.
 
     Args:
-        frames: Tables of studies; those that no statement is about are passed over.
+        frames: Tables of studies; the first one of a subject counts, those that no statement is about are passed over.
         claims: Ids.
     """
-    tables = {_subject(frame): frame for frame in frames}
+    tables: dict[str, pd.DataFrame] = {}
+    for frame in frames:
+        tables.setdefault(_subject(frame), frame)
     unknown = [id for id in claims or () if id not in register()]
     if unknown:
         raise unknown_name("claim", unknown[0], register())
@@ -205,22 +215,26 @@ def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def to_markdown(given: Iterable[Verdict]) -> str:
-    """Verdicts as a Markdown table, one row a statement."""
+def to_markdown(given: Iterable[Verdict], *, evidence: bool = True) -> str:
+    """Verdicts as a Markdown table, one row a statement, with the evidence in a last column."""
     given = list(given)
-    rows = ["| id | statement | verdict | evidence, 95 % interval |", "|---|---|---|---|"]
+    heads = ["id", "statement", "verdict", *(["evidence, 95 % interval"] if evidence else [])]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for item in given:
-        rows.append(f"| {item.claim.id} | {item.claim.statement} | **{item.word}** | {'<br>'.join(item.lines)} |")
+        cells = [
+            item.claim.id,
+            item.claim.statement,
+            f"**{item.word}**",
+            *(["<br>".join(item.lines)] if evidence else []),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given))})"])
 
 
 def _subject(frame: pd.DataFrame) -> str:
     """What a table is about, by a column that only it has; nothing that a statement asks, if it has none of them."""
-    found = (subject for subject, column in _SUBJECTS.items() if column in frame)
+    found = (subject for subject, (column, _) in SUBJECTS.items() if column in frame)
     return next(found, "")
-
-
-_SUBJECTS = {"words": "said", "gradients": "relative_error", "training": "status"}
 
 
 def _verdict_of_counts(claim: Claim, counts: pd.DataFrame) -> Verdict:
@@ -246,9 +260,14 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
         word = found[0].outcome
     else:
         word = "; ".join(f"{outcome} {', '.join(where)}" for outcome, where in places.items())
-    first = noise.iloc[0]
-    data = f"{first['dataset']}, {first['model']}, N = {first['n']}, along training at B = {first['trained_at']}"
-    return Verdict(claim, word, found, "", data)
+    return Verdict(claim, word, found, "", _describe_measurements(noise))
+
+
+def _describe_measurements(table: pd.DataFrame) -> str:
+    first = table.iloc[0]
+    if "trained_at" in table:
+        return f"{first['dataset']}, {first['model']}, N = {first['n']}, along training at B = {first['trained_at']}"
+    return f"{first['dataset']}, N = {table['n'].min():,} to {table['n'].max():,}"
 
 
 def _exact_verdict(claim: Claim, runs: pd.DataFrame) -> Verdict:

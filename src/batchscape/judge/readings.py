@@ -1,6 +1,7 @@
-"""Numbers that a statement about the gradient is judged by: one value a seed and place, from the noise table.
+"""Numbers that a statement is judged by: one value a seed and place of training, from a table of measurements.
 
-The noise table has one row a seed, epoch, batch size and way of drawing; see `noise.measure`.
+A function here takes the rows of one seed at one epoch. It gives NaN where its value does not exist, and None where the
+question does not arise. The tables are those of `run_noise_study`.
 """
 
 import dataclasses
@@ -48,7 +49,10 @@ def read(noise: pd.DataFrame, name: str, predicted: Sequence[float]) -> tuple[Re
     function, is_ratio = READINGS[name]
     found = []
     for epoch, rows in noise.groupby("epoch"):
-        values = np.array([function(of_seed) for _, of_seed in rows.groupby("seed")])
+        of_seeds = [function(of_seed) for _, of_seed in rows.groupby("seed")]
+        if all(value is None for value in of_seeds):
+            continue
+        values = np.array(of_seeds, np.float64)
         place = "at the start" if epoch == 0 else f"after {count_of(epoch)}"
         found.append(_judge(place, values, (predicted[0], predicted[1]), is_ratio=is_ratio))
     return tuple(found)
@@ -121,6 +125,52 @@ def variance_of_a_last_batch_of_one(rows: pd.DataFrame) -> float:
     return float(errors[1] / errors[100]) if {1, 100} <= set(errors.index) else np.nan
 
 
+def update_variance_slope(rows: pd.DataFrame) -> float:
+    """Slope of log η² E‖g_B − G‖² on log B with η ∝ √B, batches drawn with replacement."""
+    return error_slope(rows) + 1
+
+
+def loss_after_a_last_batch_of_one(rows: pd.DataFrame) -> float:
+    """By what the update of a last batch of one multiplies the validation loss."""
+    return float(np.exp(rows["last_change"].iloc[0]))
+
+
+def loss_kept_by_dropped(rows: pd.DataFrame) -> float | None:
+    """Validation loss at the end of runs that keep a last batch of one ÷ of those that drop it."""
+    ratio = rows["kept_by_dropped"].iloc[0]
+    return None if np.isnan(ratio) else float(ratio)
+
+
+def extra_time_exponent(rows: pd.DataFrame) -> float:
+    """Exponent of the time of a full gradient in N, of a net less that of a convex loss."""
+    slopes = {
+        convex: np.polyfit(np.log(part["n"]), np.log(part["gradient_seconds"]), 1)[0]
+        for convex, part in rows.groupby("convex")
+    }
+    return float(slopes[False] - slopes[True])
+
+
+def bowl_of_linear_neuron(rows: pd.DataFrame) -> float | None:
+    """What a paraboloid misses of the loss of a linear neuron at the longest step."""
+    rows = rows[rows["net"] == "linear"]
+    return float(rows.sort_values("radius")["residual"].iloc[-1]) if len(rows) else None
+
+
+def bowl_of_smooth_net(rows: pd.DataFrame) -> float | None:
+    """What a paraboloid misses of the loss of a net of tanh units at a step of 1 % of ‖w‖."""
+    return _bowl_nearby(rows, "tanh")
+
+
+def bowl_of_net_with_kinks(rows: pd.DataFrame) -> float | None:
+    """The same of a net of ReLU units."""
+    return _bowl_nearby(rows, "ReLU")
+
+
+def _bowl_nearby(rows: pd.DataFrame, net: str) -> float | None:
+    rows = rows[(rows["net"] == net) & np.isclose(rows["radius"], 0.01)]
+    return float(rows["residual"].iloc[0]) if len(rows) else None
+
+
 READINGS: dict[str, tuple[Callable[[pd.DataFrame], float], bool]] = {
     "error_slope": (error_slope, False),
     "error_of_full_size": (error_of_full_size, True),
@@ -129,6 +179,13 @@ READINGS: dict[str, tuple[Callable[[pd.DataFrame], float], bool]] = {
     "cosine_of_half": (cosine_of_half, False),
     "update_of_large_batches": (update_of_large_batches, True),
     "variance_of_a_last_batch_of_one": (variance_of_a_last_batch_of_one, True),
+    "update_variance_slope": (update_variance_slope, False),
+    "loss_after_a_last_batch_of_one": (loss_after_a_last_batch_of_one, True),
+    "loss_kept_by_dropped": (loss_kept_by_dropped, True),
+    "extra_time_exponent": (extra_time_exponent, False),
+    "bowl_of_linear_neuron": (bowl_of_linear_neuron, False),
+    "bowl_of_smooth_net": (bowl_of_smooth_net, False),
+    "bowl_of_net_with_kinks": (bowl_of_net_with_kinks, False),
 }
 """Values of one seed at one place of training, from its rows of the noise table, and whether they are ratios, whose mean
 is geometric."""

@@ -94,3 +94,14 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, f
         return float(values.mean()) if len(values) else np.nan, np.nan, np.nan
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """A value and its interval as text, three digits each.
+
+    Example:
+        >>> with_interval(2346.0, 1440.2, 3849.0)
+        '2350 [1440, 3850]'
+    """
+    mean, low, high = (f"{float(f'{value:.3g}'):g}" for value in (mean, low, high))
+    return f"{mean} [{low}, {high}]"

@@ -104,5 +104,6 @@ def _of_convolution(operation, weight):
 
 
 def _square_sum(values: tf.Tensor) -> tf.Tensor:
-    """Sum of squares of each example."""
+    """Sum of squares of each example, float32 at least: half precision would overflow."""
+    values = tf.cast(values, tf.float32) if values.dtype.size < 4 else values
     return tf.reduce_sum(tf.square(values), axis=list(range(1, values.shape.rank)))

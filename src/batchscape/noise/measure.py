@@ -1,5 +1,6 @@
 """The noise of the gradient along a run: at the weights it started from and at those it ended in."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ def measure_noise(
     *,
     batch_sizes: Sequence[int] = (),
     n_batches: int = 100,
+    start_of: float | None = None,
 ) -> Callable[[Record], dict[str, Any]]:
     """A function that measures the gradients of a run on its training data; made for `measure_runs`.
 
@@ -31,21 +33,22 @@ def measure_noise(
         loss: The loss that their cells name.
         batch_sizes: Sizes of the random batches that are compared with the full gradient.
         n_batches: Batches of each size, with and without replacement.
+        start_of: Measure the start of runs of this many epochs only; of all runs if None.
 
     Returns:
         A function from a `Record` to the numbers `simple`, `trace_cov` and `grad_sq_norm` at the end of the run,
-        `simple_initial` at its start, and `stages`: for both, the exact statistics and one dict a batch size and way of
-        drawing.
+        `simple_initial` at its start (NaN where it is left out), and `stages`: for each, the exact statistics and one
+        dict a batch size and way of drawing.
     """
     f = objective_of(model, data, loss=loss)
 
     def measure(record: Record) -> dict[str, Any]:
-        seed = record.cell.seed
-        stages = {stage: _stage(f, record.weights[stage], batch_sizes, n_batches, seed) for stage in STAGES}
+        seed, wanted = record.cell.seed, STAGES if start_of in (None, record.cell.epochs) else ("final",)
+        stages = {stage: _stage(f, record.weights[stage], batch_sizes, n_batches, seed) for stage in wanted}
         final = stages["final"]
         return {
             **{name: final[name] for name in ("simple", "trace_cov", "grad_sq_norm")},
-            "simple_initial": stages["initial"]["simple"],
+            "simple_initial": stages["initial"]["simple"] if "initial" in stages else math.nan,
             "stages": stages,
         }
 
@@ -79,16 +82,10 @@ def _means(f: Objective, weights: Weights, exact: GradientStatistics, batch_size
 
 
 def to_table(measured: Sequence[tuple[Record, dict[str, Any]]]) -> pd.DataFrame:
-    """Measurements as one tidy frame, one row a run, stage, batch size and way of drawing.
-
-    The start of a run stands there as epoch 0, once for each seed.
-    """
-    rows, starts = [], set()
+    """Measurements as one tidy frame, one row a run, stage, batch size and way of drawing; the start is epoch 0."""
+    rows = []
     for record, result in measured:
         for stage, values in result["stages"].items():
-            if stage == "initial" and record.cell.seed in starts:
-                continue
-            starts.add(record.cell.seed)
             place = {"seed": record.cell.seed, "epoch": 0.0 if stage == "initial" else record.final["epoch"]}
             shared = {name: values[name] for name in ("n", "simple", "trace_cov", "grad_sq_norm")}
             rows += [{**place, **shared, **batch} for batch in values["batches"]]

@@ -8,6 +8,7 @@ Their ratio is taken last, of two means; its interval is Fieller's, which is hon
 import collections
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ class NoiseScale:
         trace_cov: The estimate of tr Σ.
         grad_sq_norm: The estimate of ‖G‖².
         n_pairs: Pairs of batches behind it.
+        by_layer: The estimate of B_simple for each trainable variable by itself, by name.
     """
 
     simple: float
@@ -38,6 +40,7 @@ class NoiseScale:
     trace_cov: float
     grad_sq_norm: float
     n_pairs: int
+    by_layer: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def gradient_noise_scale(
@@ -70,18 +73,23 @@ def gradient_noise_scale(
         InvalidInput: For batch sizes out of order, or fewer than two pairs.
     """
     check_pair(small, big, f.n_examples)
-    if n_pairs < 2:
+    if not isinstance(n_pairs, (int, np.integer)) or n_pairs < 2:
         raise InvalidInput(f"n_pairs must be an integer ≥ 2. Received: n_pairs={n_pairs}")
     rng = np.random.default_rng(seed)
-    squares = [square_norms_of_pair(f, weights, small, big, rng) for _ in range(n_pairs)]
-    return from_square_norms(*np.transpose(squares), *(noise_share(size, f.n_examples) for size in (small, big)))
+    squares = np.array([square_norms_of_pair(f, weights, small, big, rng) for _ in range(n_pairs)])
+    shares = [noise_share(size, f.n_examples) for size in (small, big)]
+    layers = {
+        name: from_square_norms(*of_layer.T, *shares).simple
+        for name, of_layer in zip(f.variable_names, np.moveaxis(squares, -1, 0), strict=True)
+    }
+    return dataclasses.replace(from_square_norms(*squares.sum(axis=-1).T, *shares), by_layer=layers)
 
 
-def square_norms_of_pair(f: Objective, weights: Weights, small: int, big: int, rng) -> tuple[float, float]:
-    """‖g‖² of a random small batch and of a random big one, independent of each other."""
+def square_norms_of_pair(f: Objective, weights: Weights, small: int, big: int, rng) -> np.ndarray:
+    """‖g‖² of a random small batch and of a random big one, independent of each other, shape (2, variables)."""
     batches = (rng.choice(f.n_examples, size, replace=False)[None] for size in (small, big))
-    first, second = (float(np.sum(require_finite(f.batch_gradients(weights, rows)) ** 2)) for rows in batches)
-    return first, second
+    gradients = [require_finite(f.batch_gradients(weights, rows))[0] for rows in batches]
+    return np.array([[np.sum(part**2) for part in f.split_by_variable(gradient)] for gradient in gradients])
 
 
 def from_square_norms(of_small, of_big, share_small: float, share_big: float) -> NoiseScale:
@@ -145,9 +153,9 @@ def ratio_interval(above, below) -> tuple[float, float]:
 
 
 def check_pair(small: int, big: int, n: int) -> None:
-    """Refuse batch sizes that are not 1 ≤ small < big ≤ n."""
-    if not 1 <= small < big <= n:
-        raise InvalidInput(f"Batch sizes must be 1 ≤ small < big ≤ {n}. Received: small={small}, big={big}")
+    """Refuse batch sizes that are not integers 1 ≤ small < big ≤ n."""
+    if not all(isinstance(size, (int, np.integer)) for size in (small, big)) or not 1 <= small < big <= n:
+        raise InvalidInput(f"Batch sizes must be integers 1 ≤ small < big ≤ {n}. Received: small={small}, big={big}")
 
 
 class NoiseScaleCallback(keras.callbacks.Callback):
@@ -183,25 +191,38 @@ class NoiseScaleCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         check_pair(small, big, f.n_examples)
-        if not cost > 0 or memory < 2:
-            raise InvalidInput(f"cost must be > 0 and memory ≥ 2. Received: cost={cost}, memory={memory}")
+        if not cost > 0 or memory < 2 or batch_size < 1:
+            raise InvalidInput(
+                "batch_size must be ≥ 1, cost > 0 and memory ≥ 2. "
+                f"Received: batch_size={batch_size}, cost={cost}, memory={memory}"
+            )
         self._f, self._small, self._big = f, small, big
         self._shares = [noise_share(size, f.n_examples) for size in (small, big)]
         self._keep = 1 - 1 / memory
         self._every = (small + big) / (cost * batch_size)
         self._next = self._every
+        self._updates, self._calls, self._look_at = 0, 0, 1
         self._rng = np.random.default_rng(seed)
         self._pairs: collections.deque[tuple[float, float]] = collections.deque(maxlen=memory)
         self._sums = np.zeros(3)  # of tr Σ, ‖G‖² and 1, all with the same falling weights
         self.history: list[dict[str, float]] = []
 
     def on_train_batch_end(self, batch, logs=None):
-        """Take a pair if one is due."""
-        updates = int(self.model.optimizer.iterations)
-        if updates < self._next:
+        """Take a pair if one is due; the optimizer's count is read when it may be, for reading it costs time."""
+        self._calls += 1
+        if self._calls < self._look_at:
             return
-        self._next = updates + self._every
-        self._pairs.append(square_norms_of_pair(self._f, self.model.get_weights(), self._small, self._big, self._rng))
+        updates = int(self.model.optimizer.iterations)
+        if updates >= self._next:
+            self._take_pair(updates)
+            self._next = updates + self._every
+        updates_per_call = max(1.0, (updates - self._updates) / self._calls)
+        self._updates, self._calls = updates, 0
+        self._look_at = max(1, int((self._next - updates) / updates_per_call))
+
+    def _take_pair(self, updates: int) -> None:
+        pair = square_norms_of_pair(self._f, self.model.get_weights(), self._small, self._big, self._rng)
+        self._pairs.append(tuple(pair.sum(axis=1)))
         recent = from_square_norms(*np.transpose(self._pairs), *self._shares)
         last = from_square_norms(*np.transpose([self._pairs[-1]]), *self._shares)
         self._sums = self._keep * self._sums + (1 - self._keep) * np.array([last.trace_cov, last.grad_sq_norm, 1.0])

@@ -180,7 +180,7 @@ def batch_gradients(
     """
     statistics = statistics or gradient_statistics(f, weights)
     _check_batch_size(batch_size, statistics.n)
-    if n_batches < 1:
+    if not isinstance(n_batches, (int, np.integer)) or n_batches < 1:
         raise InvalidInput(f"n_batches must be an integer ≥ 1. Received: n_batches={n_batches}")
     rng = np.random.default_rng(seed)
     rows = np.array([rng.choice(statistics.n, batch_size, replace=replacement) for _ in range(n_batches)])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchscape import losses, models, xla
+from batchscape import losses, models, quiet, xla
 from batchscape.chunks import CHUNK
 from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
@@ -225,7 +225,8 @@ class Trainer:
 
 def _fit(model: keras.Model, **arguments: Any) -> None:
     """The one place where a model is trained."""
-    model.fit(verbose=0, **arguments)
+    with quiet.without_retracing_warnings():
+        model.fit(verbose=0, **arguments)
 
 
 def _best_validation(rows: list[dict[str, float]]) -> dict[str, float]:

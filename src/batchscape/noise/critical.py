@@ -1,0 +1,133 @@
+"""The critical batch size: beyond it, more examples in a batch save hardly any updates.
+
+Updates S and examples E that a target takes, at the best learning rate for each batch size B, follow
+
+    S = S_min (1 + B_crit / B)        E = B S = E_min (1 + B / B_crit),        E_min = S_min B_crit
+
+(McCandlish et al. 2018, arXiv 1812.06162, eq. 2.11 and section 2.3): twice the fewest updates, and twice the fewest
+examples, at B = B_crit.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+
+from batchscape.errors import InvalidInput
+from batchscape.judge.stats import mean_interval
+
+NEEDED = {"batch", "learning_rate", "seed", "updates", "reached", "max_updates"}
+"""Columns that a fit needs."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class CriticalBatchSize:
+    """A fit of S_min and B_crit to the updates that a target took.
+
+    Attributes:
+        b_crit, low, high: B_crit in examples, the geometric mean over seeds with its 95 % interval (Student t of logs).
+        min_updates: S_min, the geometric mean over seeds.
+        min_examples: E_min.
+        rates: The learning rate chosen for each batch size.
+        at_edge: Batch sizes whose rate is the smallest or the largest that was tried, so that a better one may exist.
+        censored: Runs that were given up before the target.
+        n: Number of seeds.
+    """
+
+    b_crit: float
+    low: float
+    high: float
+    min_updates: float
+    min_examples: float
+    rates: dict[int, float]
+    at_edge: tuple[int, ...]
+    censored: int
+    n: int
+
+    def updates(self, batch_size: np.ndarray | float) -> np.ndarray | float:
+        """S at a batch size."""
+        return self.min_updates * (1 + self.b_crit / batch_size)
+
+    def __repr__(self) -> str:
+        flags = (
+            f", best rate at the edge of the grid for B = {', '.join(map(str, self.at_edge))}" if self.at_edge else ""
+        )
+        given_up = f", {self.censored} runs given up" if self.censored else ""
+        return (
+            f"CriticalBatchSize({self.b_crit:.3g} [{self.low:.3g}, {self.high:.3g}] examples, n = {self.n}; "
+            f"S_min {self.min_updates:.3g} updates, E_min {self.min_examples:.3g} examples{given_up}{flags})"
+        )
+
+
+def critical_batch_size(runs: pd.DataFrame) -> CriticalBatchSize:
+    """Fit the critical batch size to the updates that a target took, one fit a seed.
+
+    The rate of a batch size is the one whose runs took the fewest updates (geometric mean over all seeds, a run that was
+    given up or diverged counted at the cap of its budget), so it favours no seed, but it is the best of those tried.
+
+    Args:
+        runs: One row a run with `until_loss`: `batch`, `learning_rate`, `seed`, `updates`, `reached`, `max_updates`.
+
+    Returns:
+        `CriticalBatchSize`.
+
+    Raises:
+        InvalidInput: Without one of these columns, with fewer than three batch sizes, or if no run reached the target.
+    """
+    if missing := sorted(NEEDED - set(runs)):
+        raise InvalidInput(f"A critical batch size needs the columns {sorted(NEEDED)}. Received: none of {missing}")
+    if runs["batch"].nunique() < 3 or not runs["reached"].eq(True).any():
+        raise InvalidInput(
+            "A critical batch size needs runs at three batch sizes or more that reached a loss target. "
+            f"Received: {runs['batch'].nunique()} batch sizes, {int(runs['reached'].eq(True).sum())} runs that reached it"
+        )
+    reached = runs["reached"].eq(True)
+    runs = runs.assign(reached=reached, updates=runs["updates"].where(reached, runs["max_updates"]).astype(float))
+    rates = _best_rates(runs)
+    chosen = runs[runs["learning_rate"] == runs["batch"].map(rates)].sort_values("batch")
+    fits = np.array(
+        [fit(*(rows[name] for name in ("batch", "updates", "reached"))) for _, rows in chosen.groupby("seed")]
+    )
+    b_crit, low, high = np.exp(mean_interval(fits[:, 1]))
+    min_updates = float(np.exp(fits[:, 0].mean()))
+    tried = runs.groupby("batch")["learning_rate"].agg(["min", "max"])
+    edges = [batch for batch, rate in rates.items() if rate in tuple(tried.loc[batch])]
+    return CriticalBatchSize(
+        b_crit=float(b_crit),
+        low=float(low),
+        high=float(high),
+        min_updates=min_updates,
+        min_examples=min_updates * float(b_crit),
+        rates=rates,
+        at_edge=tuple(edges),
+        censored=int((~chosen["reached"]).sum()),
+        n=len(fits),
+    )
+
+
+def fit(batches: Sequence[int], updates: Sequence[float], reached: Sequence[bool]) -> tuple[float, float]:
+    """Log S_min and log B_crit by least squares of log S; a run that was given up pulls only where the fit is below it.
+
+    Example:
+        >>> b = np.array([1, 10, 100, 1000])
+        >>> log_s, log_b = fit(b, 50 * (1 + 30 / b), b > 0)
+        >>> round(float(np.exp(log_s)), 3), round(float(np.exp(log_b)), 3)
+        (50.0, 30.0)
+    """
+    batches, logs, reached = np.asarray(batches, float), np.log(np.asarray(updates, float)), np.asarray(reached, bool)
+
+    def residuals(parameters):
+        missing = logs - parameters[0] - np.log1p(np.exp(parameters[1]) / batches)
+        return np.where(reached, missing, np.maximum(missing, 0.0))
+
+    start = logs.min(), np.log(np.sqrt(batches.min() * batches.max()))
+    log_s, log_b = optimize.least_squares(residuals, start).x
+    return float(log_s), float(log_b)
+
+
+def _best_rates(runs: pd.DataFrame) -> dict[int, float]:
+    """The rate with the fewest updates for each batch size, among those that some run reached the target with."""
+    means = np.log(runs["updates"]).groupby([runs["batch"], runs["learning_rate"]]).mean()
+    return {int(batch): float(means[batch].idxmin()) for batch in means.index.levels[0]}
