@@ -94,6 +94,14 @@ def test_runs_that_were_given_up_pull_only_from_below():
         bs.critical_batch_size(targets_of(80).drop(columns="reached"))
     with pytest.raises(InvalidInput, match="three batch sizes"):
         bs.critical_batch_size(targets_of(80)[lambda runs: runs["batch"] < 64])
+    assert 4 not in found.rates
+    line = targets_of(80).assign(updates=lambda runs: 10_000 / runs["batch"])
+    with pytest.raises(InvalidInput, match="must bend somewhere"):
+        bs.critical_batch_size(line)
+    one_lost = targets_of(80, seeds=3)
+    one_lost["reached"] &= one_lost["seed"] != 1
+    assert bs.critical_batch_size(one_lost).n == 2
+    assert bs.critical_batch_size(one_lost).b_crit == pytest.approx(80, rel=1e-3)
     with pytest.raises(InvalidInput, match="0 runs that reached"):
         bs.critical_batch_size(targets_of(80, cap=10))
 

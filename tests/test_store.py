@@ -89,6 +89,14 @@ def test_what_a_killed_worker_left_half_written_goes_when_the_sweep_ends(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_measurement_is_found_again_whatever_numbers_its_options_are_made_of(tmp_path):
+    store = Store(tmp_path)
+    for options in ({"sizes": np.array([1, 2])[0]}, {"bound": float("inf")}, {"sizes": (1, 2)}):
+        store.save_measurement("aa11", "noise", options, {"value": 1.0})
+        assert store.load_measurement("aa11", "noise", options) == {"value": 1.0}
+        assert store.load_measurement("aa11", "noise", {"other": 1}) is None
+
+
 def test_without_its_json_a_run_does_not_exist(tmp_path, monkeypatch):
     """The JSON is the commit mark: weights alone, left by a kill between the two files, are no run."""
     store = Store(tmp_path)

@@ -256,7 +256,9 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
     places: dict[str, list[str]] = {}
     for reading in found:
         places.setdefault(reading.outcome, []).append(reading.place)
-    if len(places) == 1:
+    if not found:
+        word = "not measured"
+    elif len(places) == 1:
         word = found[0].outcome
     else:
         word = "; ".join(f"{outcome} {', '.join(where)}" for outcome, where in places.items())

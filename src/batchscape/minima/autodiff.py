@@ -143,15 +143,17 @@ class Derivatives:
         """How many numbers an example takes where ‖gᵢ‖² can be had without gᵢ, by variable; None where it cannot."""
         found = []
 
-        def probe(trainable, other, x):
+        def probe(trainable, other, x, n):
             variables = self._variables(trainable)
             self._model.stateless_call(variables, other, x, training=False)
-            found.append(example_norms.uses(variables, 2))
+            found.append(example_norms.uses(variables, n))
 
         other = [variable.value for variable in self._model.non_trainable_variables]
-        x = chunks.take(self._examples[0], [0, 0])
-        tf.function(probe, autograph=False).get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other, x)
-        return found[0] and [use.size for use in found[0]]
+        trainable = tf.zeros(sum(self._sizes), self._dtype)
+        for n in (2, 3):  # Two numbers of examples, since one may be the size of something else.
+            x = chunks.take(self._examples[0], [0] * n)
+            tf.function(probe, autograph=False).get_concrete_function(trainable, other, x, n)
+        return None if None in found else [use.size for use in found[0]]
 
     def _sum_examples(self, trainable, other, rows, inside):
         way = self._sum_by_gradients if self._sizes_of_norms is None else self._sum_by_slopes

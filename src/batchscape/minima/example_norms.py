@@ -73,6 +73,8 @@ def _of_product(operation, weight):
 def _of_sum(operation, weight):
     """A bias: one number a unit or channel, the last axis."""
     size = weight.shape.num_elements()
+    if operation.type == "BiasAdd" and operation.get_attr("data_format") != b"NHWC":
+        return None
     if size != weight.shape[-1] or size != operation.outputs[0].shape[-1]:
         return None
     middle = list(range(1, operation.outputs[0].shape.rank - 1))

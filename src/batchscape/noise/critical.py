@@ -21,6 +21,9 @@ from batchscape.judge.stats import mean_interval
 NEEDED = {"batch", "learning_rate", "seed", "updates", "reached", "max_updates"}
 """Columns that a fit needs."""
 
+BEYOND = 5
+"""A fit that lies by more than this factor outside of the batch sizes is none."""
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class CriticalBatchSize:
@@ -33,7 +36,7 @@ class CriticalBatchSize:
         rates: The learning rate chosen for each batch size.
         at_edge: Batch sizes whose rate is the smallest or the largest that was tried, so that a better one may exist.
         censored: Runs that were given up before the target.
-        n: Number of seeds.
+        n: Number of seeds; those that reached the target at fewer than three batch sizes are left out.
     """
 
     b_crit: float
@@ -74,7 +77,8 @@ def critical_batch_size(runs: pd.DataFrame) -> CriticalBatchSize:
         `CriticalBatchSize`.
 
     Raises:
-        InvalidInput: Without one of these columns, with fewer than three batch sizes, or if no run reached the target.
+        InvalidInput: Without one of these columns, with fewer than three batch sizes, if no seed reached its target at
+            three of them, or if the fit is far outside of them.
     """
     if missing := sorted(NEEDED - set(runs)):
         raise InvalidInput(f"A critical batch size needs the columns {sorted(NEEDED)}. Received: none of {missing}")
@@ -87,12 +91,23 @@ def critical_batch_size(runs: pd.DataFrame) -> CriticalBatchSize:
     runs = runs.assign(reached=reached, updates=runs["updates"].where(reached, runs["max_updates"]).astype(float))
     rates = _best_rates(runs)
     chosen = runs[runs["learning_rate"] == runs["batch"].map(rates)].sort_values("batch")
-    fits = np.array(
-        [fit(*(rows[name] for name in ("batch", "updates", "reached"))) for _, rows in chosen.groupby("seed")]
-    )
+    of_seeds = [rows for _, rows in chosen.groupby("seed") if rows["reached"].sum() >= 3]
+    fits = np.array([fit(*(rows[name] for name in ("batch", "updates", "reached"))) for rows in of_seeds])
+    if not len(fits):
+        raise InvalidInput(
+            "A critical batch size needs a seed that reached its target at three batch sizes. Received: none"
+        )
     b_crit, low, high = np.exp(mean_interval(fits[:, 1]))
+    least, most = runs["batch"].min(), runs["batch"].max()
+    if not least / BEYOND <= b_crit <= BEYOND * most:
+        raise InvalidInput(
+            f"The updates must bend somewhere within the batch sizes {least} to {most}, or they do not tell B_crit. "
+            f"Received: a fit at {b_crit:.2g}"
+        )
     min_updates = float(np.exp(fits[:, 0].mean()))
     tried = runs.groupby("batch")["learning_rate"].agg(["min", "max"])
+    known = set(chosen.loc[chosen["reached"], "batch"])  # Where every run was given up, no rate is the best.
+    rates = {batch: rate for batch, rate in rates.items() if batch in known}
     edges = [batch for batch, rate in rates.items() if rate in tuple(tried.loc[batch])]
     return CriticalBatchSize(
         b_crit=float(b_crit),
@@ -128,6 +143,6 @@ def fit(batches: Sequence[int], updates: Sequence[float], reached: Sequence[bool
 
 
 def _best_rates(runs: pd.DataFrame) -> dict[int, float]:
-    """The rate with the fewest updates for each batch size, among those that some run reached the target with."""
+    """The rate with the fewest updates for each batch size; any of them where no run reached the target."""
     means = np.log(runs["updates"]).groupby([runs["batch"], runs["learning_rate"]]).mean()
     return {int(batch): float(means[batch].idxmin()) for batch in means.index.levels[0]}

@@ -148,8 +148,9 @@ def ratio_interval(above, below) -> tuple[float, float]:
         return float((b - half) / a), float((b + half) / a)
     if a == 0 or inside <= 0:
         return -math.inf, math.inf
-    # The set is everything outside two roots; a positive noise scale lies above the larger of them, if anywhere.
-    return float(max((b - math.sqrt(inside)) / a, (b + math.sqrt(inside)) / a)), math.inf
+    # The set is everything outside two roots. Where it holds no zero, a positive ratio lies above the larger of them.
+    larger = float(max((b - math.sqrt(inside)) / a, (b + math.sqrt(inside)) / a))
+    return (-math.inf if c < 0 < larger else larger), math.inf
 
 
 def check_pair(small: int, big: int, n: int) -> None:

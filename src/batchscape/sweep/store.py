@@ -109,7 +109,7 @@ class Store:
         if not file.exists():
             return None
         fields = self._parse(file)
-        return fields["result"] if fields["options"] == json.loads(json.dumps(options)) else None
+        return fields["result"] if fields["options"] == json.loads(json.dumps(_without_nan(options))) else None
 
     def remove_leftovers(self) -> None:
         """Delete temporary files that a killed process left behind."""
