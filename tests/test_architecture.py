@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "train",
         "usercode",
     },
-    "minima": {"chunks", "data", "errors", "losses", "record", "xla"},
+    "minima": {"chunks", "data", "errors", "losses", "progress", "record", "xla"},
     "noise": {"data", "errors", "judge", "minima", "record"},
     "judge": {"errors"},
     "draw": {"definitions", "judge", "noise", "paths", "tables"},

@@ -275,7 +275,7 @@ def test_a_gradient_of_zero_gives_an_unbounded_interval_and_no_clamped_value():
 
 
 def _design(f):
-    x, y = f._derivatives._examples
+    x, y, _ = f._derivatives._examples
     return x.numpy(), y.numpy()
 
 

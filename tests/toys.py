@@ -1,6 +1,9 @@
 """Small models that several tests share."""
 
 import keras
+import numpy as np
+
+import batchscape as bs
 
 
 class OneDense(keras.Model):
@@ -23,3 +26,24 @@ def float64(build):
         return build()
     finally:
         keras.config.set_dtype_policy(before)
+
+
+class Weights(keras.layers.Layer):
+    """Its output is a function of its weights alone."""
+
+    def __init__(self, function, n):
+        super().__init__()
+        self.function, self.n = function, n
+
+    def build(self, _):
+        self.w = self.add_weight(shape=(self.n,))
+
+    def call(self, inputs):
+        return 0 * inputs + self.function(self.w)
+
+
+def probe(function, n=2, **options):
+    """An objective whose loss is a function of its n weights, in float64: for the geometry of lines and planes."""
+    model = float64(lambda: keras.Sequential([keras.Input((1,)), Weights(function, n)]))
+    one = np.ones((1, 1))
+    return bs.Objective(model, one, one, lambda _, y_pred: y_pred[:, 0], metrics=(), **options)

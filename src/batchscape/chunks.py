@@ -23,13 +23,13 @@ def take(examples, rows):
 def accumulate(function: Callable, start, examples, *, chunk: int = CHUNK):
     """Add up what a function gives for the chunks of a data set.
 
-    Chunks have equal sizes. The last one may reach past the end: its surplus rows repeat the last example, and their
-    mask is False.
+    Chunks have equal sizes. The last one starts early enough to end with the examples; the mask of those that it shares
+    with the one before is False.
 
     Args:
-        function: (x, y, mask) -> a tree of tensors like `start`; mask is bool, shape (rows,).
+        function: (x, y, ..., mask) -> a tree of tensors like `start`; mask is bool, shape (rows,).
         start: Zeros to add to.
-        examples: (x, y) tensors, shape (n, ...).
+        examples: A tuple of trees of tensors, shape (n, ...), such as (x, y).
         chunk: Largest number of examples at a time.
 
     Returns:
@@ -42,11 +42,18 @@ def accumulate(function: Callable, start, examples, *, chunk: int = CHUNK):
     size = math.ceil(n / n_chunks)
 
     def add_chunk(index, sums):
-        rows = index * size + tf.range(size)
-        x, y = take(examples, tf.minimum(rows, n - 1))
-        return index + 1, keras.tree.map_structure(tf.add, sums, function(x, y, rows < n))
+        first = tf.minimum(index * size, n - size)
+        part = keras.tree.map_structure(lambda array: _slice(array, first, size), examples)
+        mask = first + tf.range(size) >= index * size
+        return index + 1, keras.tree.map_structure(tf.add, sums, function(*part, mask))
 
     return tf.while_loop(lambda index, _: index < n_chunks, add_chunk, (0, start))[1]
+
+
+def _slice(array, first, size: int):
+    """Rows first, ..., first + size − 1."""
+    zeros = [0] * (array.shape.rank - 1)
+    return tf.slice(array, [first, *zeros], [size, *array.shape[1:]])
 
 
 def masked_sum(values, mask):

@@ -48,13 +48,13 @@ def resolve_loss(
     if chosen is None:
         chosen = _infer(y, outputs)
         _tell(chosen)
+    dtype = "float64" if model.dtype == "float64" else None
     if isinstance(chosen, str):
-        dtype = "float64" if model.dtype == "float64" else None
         loss = _from_name(chosen, from_logits=_gives_logits(model, x), dtype=dtype)
     elif isinstance(chosen, keras.Loss):
         loss = chosen
     elif callable(chosen):
-        loss = _FunctionLoss(chosen)
+        loss = _FunctionLoss(chosen, dtype)
     else:
         raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
     _check_targets(loss, y, outputs)
@@ -161,9 +161,9 @@ def _named_losses() -> dict[str, type[keras.Loss]]:
 class _FunctionLoss(keras.Loss):
     """A user's function (y_true, y_pred) as a Keras loss."""
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, dtype: str | None):
         name = getattr(function, "__name__", "")
-        super().__init__(name=name if name.isidentifier() else "loss")  # TensorFlow takes no "<lambda>".
+        super().__init__(name=name if name.isidentifier() else "loss", dtype=dtype)  # TensorFlow takes no "<lambda>".
         self._function = function
 
     def call(self, y_true, y_pred):

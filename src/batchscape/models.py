@@ -62,17 +62,39 @@ def lenet(data: Data) -> keras.Model:
 
 def keskar_f1(data: Data) -> keras.Model:
     """Net F1 of Keskar et al. 2017 (arXiv 1609.04836): five hidden layers of 512 units with BatchNorm and ReLU."""
-    hidden = [layer for _ in range(5) for layer in (layers.Dense(512), layers.BatchNormalization(), layers.ReLU())]
-    return _classifier(data, layers.Flatten(), *hidden, layers.Dense(_num_outputs(data)))
+    hidden = [(layers.Dense(512), *_normalised()) for _ in range(5)]
+    return _classifier(data, layers.Flatten(), *sum(hidden, ()), layers.Dense(_num_outputs(data)))
 
 
-BUILDERS: dict[str, Callable[[Data], keras.Model]] = dict(zip(MODELS, (mlp, cnn, lenet, keskar_f1), strict=True))
+def keskar_c1(data: Data) -> keras.Model:
+    """Net C1 of Keskar et al. 2017 (arXiv 1609.04836): two 5×5 convolutions of 64 maps, then 384 and 192 units.
+
+    BatchNorm and ReLU after each, 3×3 max pooling by 2 after each convolution, dropout of one half after each dense layer.
+    """
+    _require_images(data, "keskar_c1", least=4)
+
+    convolutions = [
+        (layers.Conv2D(64, 5, padding="same"), *_normalised(), layers.MaxPooling2D(3, 2, "same")) for _ in range(2)
+    ]
+    dense = [(layers.Dense(units), *_normalised(), layers.Dropout(0.5)) for units in (384, 192)]
+    return _classifier(
+        data, *sum(convolutions, ()), layers.Flatten(), *sum(dense, ()), layers.Dense(_num_outputs(data))
+    )
+
+
+BUILDERS: dict[str, Callable[[Data], keras.Model]] = dict(
+    zip(MODELS, (mlp, cnn, lenet, keskar_f1, keskar_c1), strict=True)
+)
 
 
 def _classifier(data: Data, *stack: keras.Layer) -> keras.Model:
     if not isinstance(data.x_train, np.ndarray):
         raise InvalidInput("The named models take one input array; build your own model for several inputs.")
     return keras.Sequential([keras.Input(data.x_train.shape[1:]), *stack])
+
+
+def _normalised() -> tuple[keras.Layer, keras.Layer]:
+    return layers.BatchNormalization(), layers.ReLU()
 
 
 def _num_outputs(data: Data) -> int:

@@ -12,10 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from batchscape import chunks, xla
-from batchscape.minima import example_norms
+from batchscape.minima import example_norms, first_layer
+from batchscape.minima.first_layer import FirstLayer
 
 BLOCK_BYTES = 1 << 28
 """Memory for the per-example gradients of a block, about 256 MB; four bytes a weight and example, and as much again."""
+
+POINTS_PER_CALL = 32
+"""Points of a line or plane that one call evaluates."""
 
 VECTORS_PER_PASS = 8
 """Hessian-vector products that share one forward and one gradient pass; more only cost compile time."""
@@ -30,19 +34,37 @@ class Derivatives:
         y: Targets, shape (n, ...).
         functions: (y_true, y_pred) -> one value an example; the first is the loss.
         chunk: Largest number of examples in a forward pass.
+        sample_weight: What the loss of each example counts, shape (n,); 1 if None.
+        regularizers: Whether the loss has the terms that layers add to it.
         jit: Whether XLA compiles; by the rule of `xla` if None.
     """
 
-    def __init__(self, model: keras.Model, x, y, functions: Sequence[Callable], *, chunk: int, jit: bool | None = None):
-        self._model, self._functions, self._chunk = model, functions, chunk
+    def __init__(
+        self,
+        model: keras.Model,
+        x,
+        y,
+        functions: Sequence[Callable],
+        *,
+        chunk: int,
+        sample_weight: np.ndarray | None = None,
+        regularizers: bool = False,
+        jit: bool | None = None,
+    ):
+        self._model, self._functions, self._chunk, self._regularizers = model, functions, chunk, regularizers
         jit = xla.work_of(model, x).suits_xla(min(chunk, len(y))) if jit is None else jit
         self._n = len(y)
-        self._examples = chunks.to_device((x, y))
+        counts = np.ones(self._n) if sample_weight is None else sample_weight
+        self._examples = chunks.to_device((x, y, counts.astype(np.float32)))
         self._shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self._dtype = model.trainable_variables[0].dtype
         self._means = xla.program(self._sum_functions, jit=jit)
         self._gradient = xla.program(lambda *weights: self._sum_gradients(*weights, self._examples), jit=jit)
+        self._batch_gradient = xla.program(self._mean_gradient, jit=jit)
+        self._points = xla.program(self._sum_at_points, jit=jit)
+        self._first = xla.program(self._first_outputs, jit=jit)
+        self._moments = xla.program(self._mean_moments, jit=jit)
         self._products = xla.program(self._sum_products, jit=jit)
         self._example_sums = xla.program(self._sum_examples, jit=jit)
         self._batch_gradients = xla.program(self._mean_gradients, jit=jit)
@@ -56,9 +78,16 @@ class Derivatives:
         """
         return self._means(*self._arguments(trainable, other)).numpy() / self._n
 
-    def gradient(self, trainable: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
-        """The gradient of the mean loss, float64, shape (p,)."""
-        return self._gradient(*self._arguments(trainable, other)).numpy() / self._n
+    def value_and_gradient(
+        self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
+        """The mean loss and its gradient, float64, shape (p,), over all examples or over some rows."""
+        arguments = self._arguments(trainable, other)
+        if rows is None:
+            loss, gradient = (total.numpy() / self._n for total in self._gradient(*arguments))
+        else:
+            loss, gradient = (mean.numpy() for mean in self._batch_gradient(*arguments, tf.constant(rows)))
+        return float(loss), gradient
 
     def example_gradient_sums(
         self, trainable: np.ndarray, other: Sequence[np.ndarray]
@@ -102,6 +131,36 @@ class Derivatives:
             blocks.append(product.numpy()[: len(block)])
         return np.concatenate(blocks) / self._n
 
+    def means_at(self, trainable: np.ndarray, other: Sequence[np.ndarray], shares: np.ndarray, others: np.ndarray):
+        """The mean of every function at sums of points Σₖ cₖ wₖ, float64, shape (m, functions).
+
+        Args:
+            trainable: The points wₖ, shape (k, p).
+            other: The other variables at each of them, a list of arrays of shape (k, ...).
+            shares: The cₖ of each sum, shape (m, k).
+            others: Those of the other variables, shape (m, k).
+        """
+        stacked = tf.constant(trainable, tf.float64), [tf.convert_to_tensor(value) for value in other]
+        products = self._linear_parts(trainable, other)
+        size = -(-len(shares) // -(-len(shares) // POINTS_PER_CALL))
+        found = []
+        for first in range(0, len(shares), size):
+            rows = np.minimum(np.arange(first, first + size), len(shares) - 1)
+            found.append(self._points(*stacked, products, tf.constant(shares[rows]), tf.constant(others[rows])).numpy())
+        return np.concatenate(found)[: len(shares)] / self._n
+
+    def _linear_parts(self, trainable, other) -> list[tf.Tensor]:
+        """What the first layer makes of the data at each point, before its bias; empty where there is none to keep."""
+        first = self._first_layer
+        if first is None or (first.moves and any((value != value[:1]).any() for value in other)):
+            return []
+        others = [[value[k] for value in other] for k in range(len(trainable))]
+        return [self._first(*self._arguments(*point)) for point in zip(trainable, others, strict=True)]
+
+    def moments(self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        """The other variables, with the moments of every BatchNorm layer as means over batches, rows (batches, B)."""
+        return [value.numpy() for value in self._moments(*self._arguments(trainable, other), tf.constant(rows))]
+
     def _block(self, n: int, size: int) -> int:
         """How many of n examples or batches are worked on at a time, where each makes `size` numbers."""
         return min(n, max(1, BLOCK_BYTES // (8 * max(size, 1))))
@@ -114,29 +173,100 @@ class Derivatives:
         return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _predict(self, trainable, other, x):
-        return self._model.stateless_call(self._variables(trainable), other, x, training=False)[0]
+        """Outputs, and what layers add to the loss."""
+        found = self._model.stateless_call(
+            self._variables(trainable), other, x, training=False, return_losses=self._regularizers
+        )
+        terms = [tf.cast(term, self._dtype) for term in found[2]] if self._regularizers else []
+        return found[0], tf.add_n(terms) if terms else tf.zeros((), self._dtype)
 
-    def _loss(self, trainable, other, x, y, mask):
-        return chunks.masked_sum(self._functions[0](y, self._predict(trainable, other, x)), mask)
+    def _loss(self, trainable, other, x, y, counts, mask):
+        return self._totals(*self._predict(trainable, other, x), y, counts, mask)[0]
+
+    def _totals(self, y_pred, penalty, y, counts, mask):
+        """The sum of every function over the examples of a chunk; float64, a list."""
+        values = [function(y, y_pred) for function in self._functions]
+        values[0] = values[0] * tf.cast(counts, values[0].dtype) + tf.cast(penalty, values[0].dtype)
+        return [chunks.masked_sum(value, mask) for value in values]
 
     def _sum_functions(self, trainable, other):
-        def sums(x, y, mask):
-            y_pred = self._predict(trainable, other, x)
-            return tf.stack([chunks.masked_sum(function(y, y_pred), mask) for function in self._functions])
+        def sums(x, y, counts, mask):
+            return tf.stack(self._totals(*self._predict(trainable, other, x), y, counts, mask))
 
-        return self._accumulate(sums, len(self._functions), self._examples)
+        return self._accumulate(sums, tf.zeros(len(self._functions), tf.float64), self._examples)
 
-    def _gradient_of_loss(self, trainable, other, x, y, mask):
+    @functools.cached_property
+    def _first_layer(self) -> FirstLayer | None:
+        found = []
+
+        def probe(trainable, other):
+            x = chunks.take(self._examples[0], [0])
+            found.append(first_layer.find(self._model, lambda: self._predict(trainable, other, x), trainable, other))
+
+        other = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
+        tf.function(probe, autograph=False).get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other)
+        return found[0]
+
+    def _first_outputs(self, trainable, other):
+        x = self._examples[0]
+        return self._first_layer.linear_part(lambda: self._predict(trainable, other, x))
+
+    def _sum_at_points(self, trainable, other, products, shares, others):
+        def sums_at(share_and_other):
+            share, share_of_other = share_and_other
+            here = tf.cast(tf.linalg.matvec(trainable, share, transpose_a=True), self._dtype)
+            rest = [_weighted(value, share_of_other) for value in other]
+
+            def sums(x, y, counts, parts, mask):
+                def call():
+                    return self._predict(here, rest, x)
+
+                if parts:
+                    product = tf.add_n(
+                        [tf.cast(c, part.dtype) * part for c, part in zip(tf.unstack(share), parts, strict=True)]
+                    )
+                    outputs = self._first_layer.with_linear_part(product, call)
+                else:
+                    outputs = call()
+                return tf.stack(self._totals(*outputs, y, counts, mask))
+
+            start = tf.zeros(len(self._functions), tf.float64)
+            x, y, counts = self._examples
+            return self._accumulate(sums, start, (x, y, counts, products) if products else (x, y, counts, []))
+
+        return tf.map_fn(sums_at, (shares, others), fn_output_signature=tf.float64)
+
+    def _mean_moments(self, trainable, other, rows):
+        """Moments of batches, by training steps from moments of zero, which give 1 − momentum times those of the batch."""
+        variables = self._model.non_trainable_variables
+        scale = _scale_of_moments(self._model)
+        zeroed = [
+            tf.zeros_like(value) if id(variable) in scale else value
+            for variable, value in zip(variables, other, strict=True)
+        ]
+
+        def of_batch(batch):
+            x = chunks.take(self._examples[0], batch)
+            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
+            return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
+
+        kinds = [variable.dtype for variable in variables if id(variable) in scale]
+        means = iter([tf.reduce_mean(value, axis=0) for value in tf.map_fn(of_batch, rows, fn_output_signature=kinds)])
+        return [next(means) if id(v) in scale else value for v, value in zip(variables, other, strict=True)]
+
+    def _value_and_gradient(self, trainable, other, x, y, counts, mask):
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            loss = self._loss(trainable, other, x, y, mask)
-        return tape.gradient(loss, trainable)
+            loss = self._loss(trainable, other, x, y, counts, mask)
+        return loss, tape.gradient(loss, trainable)
 
     def _sum_gradients(self, trainable, other, examples):
-        def gradient(x, y, mask):
-            return tf.cast(self._gradient_of_loss(trainable, other, x, y, mask), tf.float64)
+        def gradient(*chunk):
+            loss, gradient = self._value_and_gradient(trainable, other, *chunk)
+            return loss, tf.cast(gradient, tf.float64)
 
-        return self._accumulate(gradient, sum(self._sizes), examples)
+        start = tf.zeros((), tf.float64), tf.zeros(sum(self._sizes), tf.float64)
+        return self._accumulate(gradient, start, examples)
 
     @functools.cached_property
     def _sizes_of_norms(self) -> list[int] | None:
@@ -153,7 +283,7 @@ class Derivatives:
         for n in (2, 3):  # Two numbers of examples, since one may be the size of something else.
             x = chunks.take(self._examples[0], [0] * n)
             tf.function(probe, autograph=False).get_concrete_function(trainable, other, x, n)
-        return None if None in found else [use.size for use in found[0]]
+        return None if None in found or self._regularizers else [use.size for use in found[0]]
 
     def _sum_examples(self, trainable, other, rows, inside):
         way = self._sum_by_gradients if self._sizes_of_norms is None else self._sum_by_slopes
@@ -161,10 +291,10 @@ class Derivatives:
 
     def _sum_by_slopes(self, trainable, other, rows, inside):
         """Σ gᵢ and ‖gᵢ‖² by way of the slopes at the layers."""
-        x, y = chunks.take(self._examples, rows)
+        x, y, counts = chunks.take(self._examples, rows)
         variables = self._variables(trainable)
         y_pred = self._model.stateless_call(variables, other, x, training=False)[0]
-        loss = chunks.masked_sum(self._functions[0](y, y_pred), inside)
+        loss = self._totals(y_pred, tf.zeros((), self._dtype), y, counts, inside)[0]
         squares = example_norms.square_norms(loss, example_norms.uses(variables, rows.shape[0]))
         return tf.cast(tf.gradients(loss, trainable)[0], tf.float64), tf.cast(squares, tf.float64)
 
@@ -172,8 +302,8 @@ class Derivatives:
         """Σ gᵢ and ‖gᵢ‖² from the gradients themselves, for any model."""
 
         def gradient(example):
-            x, y = keras.tree.map_structure(lambda array: array[None], example)
-            return self._gradient_of_loss(trainable, other, x, y, True)
+            one = keras.tree.map_structure(lambda array: array[None], example)
+            return self._value_and_gradient(trainable, other, *one, True)[1]
 
         examples = chunks.take(self._examples, rows)
         try:
@@ -187,23 +317,43 @@ class Derivatives:
 
     def _mean_gradients(self, trainable, other, rows):
         def mean_gradient(batch):
-            total = self._sum_gradients(trainable, other, chunks.take(self._examples, batch))
-            return tf.cast(total / rows.shape[1], self._dtype)
+            return tf.cast(self._mean_gradient(trainable, other, batch)[1], self._dtype)
 
         return tf.map_fn(mean_gradient, rows, fn_output_signature=self._dtype)
 
+    def _mean_gradient(self, trainable, other, rows):
+        sums = self._sum_gradients(trainable, other, chunks.take(self._examples, rows))
+        return [total / rows.shape[0] for total in sums]
+
     def _sum_products(self, trainable, other, vectors):
-        def products(x, y, mask):
+        def products(*chunk):
             with tf.GradientTape(persistent=True) as outer:
                 outer.watch(trainable)
-                gradient = self._gradient_of_loss(trainable, other, x, y, mask)
+                _, gradient = self._value_and_gradient(trainable, other, *chunk)
                 slopes = [tf.tensordot(gradient, vector, 1) for vector in tf.unstack(vectors)]
             # A model that is linear in its weights has no second derivative to find: that is zero, not an error.
             zero = tf.UnconnectedGradients.ZERO
             rows = [outer.gradient(slope, trainable, unconnected_gradients=zero) for slope in slopes]
             return tf.cast(tf.stack(rows), tf.float64)
 
-        return self._accumulate(products, (vectors.shape[0], sum(self._sizes)), self._examples)
+        return self._accumulate(products, tf.zeros((vectors.shape[0], sum(self._sizes)), tf.float64), self._examples)
 
-    def _accumulate(self, function, shape, examples):
-        return chunks.accumulate(function, tf.zeros(shape, tf.float64), examples, chunk=self._chunk)
+    def _accumulate(self, function, start, examples):
+        return chunks.accumulate(function, start, examples, chunk=self._chunk)
+
+
+def _weighted(values: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+    """Σ cₖ vₖ over the first axis; whole numbers, which no sum makes sense of, are those of the first."""
+    if not values.dtype.is_floating:
+        return values[0]
+    return tf.cast(tf.tensordot(shares, tf.cast(values, shares.dtype), 1), values.dtype)
+
+
+def _scale_of_moments(model: keras.Model) -> dict[int, float]:
+    """1 − momentum, by the id of each moment that a BatchNorm layer of a model follows."""
+    return {
+        id(moment): 1 - layer.momentum
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for moment in (layer.moving_mean, layer.moving_variance)
+    }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import linalg
 
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, unknown_name
 from batchscape.minima.objective import Objective
 from batchscape.record import Weights
 
@@ -47,7 +47,7 @@ class TraceEstimate:
     Attributes:
         mean: The estimate.
         stderr: Its standard error, the standard deviation over probes divided by √n_probes.
-        n_probes: Number of probes.
+        n_probes: Number of products spent.
     """
 
     mean: float
@@ -56,14 +56,25 @@ class TraceEstimate:
 
 
 def hessian_eigenvalues(
-    f: Objective, weights: Weights, *, k: int = 1, tolerance: float = 1e-3, max_steps: int = 200, seed: int = 0
+    f: Objective,
+    weights: Weights,
+    *,
+    k: int = 1,
+    which: str = "top",
+    block: str | None = None,
+    tolerance: float = 1e-3,
+    max_steps: int = 200,
+    seed: int = 0,
 ) -> Eigenvalues:
-    """The k largest eigenvalues of the Hessian of the mean loss.
+    """The k largest or smallest eigenvalues of the Hessian of the mean loss.
 
     Args:
         f: The objective.
         weights: Where to take the Hessian.
         k: How many eigenvalues, int in 1..p.
+        which: `"top"`, or `"bottom"` for the smallest ones, the most negative first.
+        block: Only the block of these variables: a layer or a variable, as in `f.variable_names`; eigenvectors are zero
+            elsewhere.
         tolerance: Residual at which an eigenvalue counts as converged, relative to the largest |λ|.
         max_steps: Lanczos steps at most.
         seed: Seed of the start vector.
@@ -79,10 +90,17 @@ def hessian_eigenvalues(
         >>> bool(top.values[0] >= top.values[1]), bool(top.converged.all())
         (True, True)
     """
-    if not 1 <= k <= f.n_parameters:
-        raise InvalidInput(f"k must be an integer in 1..{f.n_parameters}, the number of parameters. Received: k={k}")
-    products = _products_at(f, weights)
-    return lanczos(products, f.n_parameters, k=k, tolerance=tolerance, max_steps=max_steps, seed=seed)
+    if which not in ("top", "bottom"):
+        raise unknown_name("which", which, ("top", "bottom"))
+    products, inside = products_at(f, weights, block)
+    n = int(inside.sum())
+    if not 1 <= k <= n:
+        raise InvalidInput(f"k must be an integer in 1..{n}, the number of parameters. Received: k={k}")
+    sign = 1 if which == "top" else -1
+    found = lanczos(lambda z: sign * products(z), n, k=k, tolerance=tolerance, max_steps=max_steps, seed=seed)
+    vectors = np.zeros((k, f.n_parameters))
+    vectors[:, inside] = found.vectors
+    return dataclasses.replace(found, values=sign * found.values, vectors=vectors)
 
 
 def lanczos(
@@ -133,9 +151,29 @@ def lanczos(
     )
 
 
-def hessian_trace(f: Objective, weights: Weights, *, n_probes: int = 64, seed: int = 0) -> TraceEstimate:
-    """The trace of the Hessian of the mean loss, with its standard error; see `hutchinson_trace`."""
-    return hutchinson_trace(_products_at(f, weights), f.n_parameters, n_probes=n_probes, seed=seed)
+def hessian_trace(
+    f: Objective,
+    weights: Weights,
+    *,
+    n_probes: int = 64,
+    method: str = "hutchinson",
+    block: str | None = None,
+    seed: int = 0,
+) -> TraceEstimate:
+    """The trace of the Hessian of the mean loss, or of the block of some variables, with its standard error.
+
+    Args:
+        f: The objective.
+        weights: Where to take the Hessian.
+        n_probes: Hessian-vector products to spend.
+        method: `"hutchinson"` or `"hutch++"`; see `hutchinson_trace` and `hutchpp_trace`.
+        block: See `hessian_eigenvalues`.
+        seed: Seed of the probes.
+    """
+    if method not in TRACES:
+        raise unknown_name("method", method, TRACES)
+    products, inside = products_at(f, weights, block)
+    return TRACES[method](products, int(inside.sum()), n_probes=n_probes, seed=seed)
 
 
 def hutchinson_trace(products: Products, n: int, *, n_probes: int = 64, seed: int = 0) -> TraceEstimate:
@@ -168,10 +206,59 @@ def hutchinson_trace(products: Products, n: int, *, n_probes: int = 64, seed: in
     return TraceEstimate(float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(n_probes)), n_probes)
 
 
-def _products_at(f: Objective, weights: Weights) -> Products:
+def hutchpp_trace(products: Products, n: int, *, n_probes: int = 64, seed: int = 0) -> TraceEstimate:
+    """Estimate the trace of a symmetric operator: exactly on what a sketch of it spans, from random probes elsewhere.
+
+    tr H = tr QᵀHQ + tr (I − QQᵀ) H (I − QQᵀ), with Q an orthonormal basis of HS for random signs S (Meyer et al. 2021,
+    arXiv 2010.09649, algorithm 1). It pays where a few eigenvalues hold most of the trace.
+
+    Args:
+        products: Maps vectors, shape (k, n), to their products with the operator.
+        n: Dimension.
+        n_probes: Products to spend, int ≥ 6: a third each on HS, on HQ and on the probes.
+        seed: Seed of S and of the probes.
+
+    Returns:
+        A `TraceEstimate`; its error is that of the probes, for the first part has none.
+    """
+    if n_probes < 6:
+        raise InvalidInput(f"n_probes must be an integer ≥ 6 for hutch++. Received: n_probes={n_probes}")
+    rng = np.random.default_rng(seed)
+    third = n_probes // 3
+    basis = linalg.qr(products(rng.choice([-1.0, 1.0], size=(min(third, n), n))).T, mode="economic")[0].T
+    exact = float(np.sum(basis * products(basis)))
+    probes = rng.choice([-1.0, 1.0], size=(n_probes - 2 * third, n))
+    probes -= probes @ basis.T @ basis
+    samples = np.sum(probes * products(probes), axis=1)
+    return TraceEstimate(
+        exact + float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(len(samples))), 2 * len(basis) + len(probes)
+    )
+
+
+TRACES = {"hutchinson": hutchinson_trace, "hutch++": hutchpp_trace}
+
+
+def products_at(f: Objective, weights: Weights, block: str | None) -> tuple[Products, np.ndarray]:
+    """Products with the Hessian, or with a block of it, and which parameters that has, bool, shape (p,)."""
     if not all(np.isfinite(weight).all() for weight in weights):
         raise InvalidInput("The Hessian needs finite weights. Received: NaN or infinity among them")
-    return lambda vectors: f.hessian_products(weights, vectors)
+    inside = np.concatenate(
+        [
+            np.full(int(np.prod(shape)), block is None or name == block or name.startswith(f"{block}/"))
+            for name, shape in zip(f.variable_names, f.variable_shapes, strict=True)
+        ]
+    )
+    if not inside.any():
+        raise unknown_name("block", block, f.variable_names)
+    if inside.all():
+        return lambda vectors: f.hessian_products(weights, vectors), inside
+
+    def products(vectors):
+        whole = np.zeros((len(vectors), len(inside)))
+        whole[:, inside] = vectors
+        return f.hessian_products(weights, whole)[:, inside]
+
+    return products, inside
 
 
 def _orthogonal_to(basis: list[np.ndarray], vector: np.ndarray) -> np.ndarray:

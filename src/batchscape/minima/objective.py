@@ -1,5 +1,8 @@
 """The loss of a Keras model as a function of its weights."""
 
+import functools
+from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import keras
@@ -8,17 +11,20 @@ import numpy as np
 from batchscape import losses
 from batchscape.chunks import CHUNK
 from batchscape.data import Data
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, unknown_name
+from batchscape.minima import results, units
 from batchscape.minima.autodiff import Derivatives
 from batchscape.record import Weights
+
+BATCH_NORM = ("interpolate", "keep", "reestimate")
 
 
 class Objective:
     """Mean loss and accuracy of a model on a data set, at any weights; the model itself is never touched.
 
     `weights` everywhere is what `model.get_weights()` returns; vectors hold the trainable weights alone, in the order of
-    `model.trainable_variables`. The loss is the mean over examples, without the terms of regularisers. Layers run in
-    inference mode: dropout is off, and BatchNorm uses the moments among `weights`.
+    `model.trainable_variables`. Layers run in inference mode: dropout is off, and BatchNorm uses the moments among
+    `weights`, unless they are estimated anew.
 
     Args:
         model: Any built Keras 3 model with one output.
@@ -26,7 +32,18 @@ class Objective:
         y: Targets, shape (n, ...).
         loss: A Keras loss, its name or a function; None for the compiled one, or what the labels say.
         metrics: Names of Keras metrics that are means over examples.
+        sample_weight: What the loss of each example counts, shape (n,); the loss is Σ sᵢℓᵢ / n, as in Keras.
+        regularizers: Whether the loss has the terms that regularisers add; without them, like its value from `evaluate` of
+            a model that has none.
+        batch_norm: Where the moments of BatchNorm come from at a point between several weights: `"interpolate"`, from
+            theirs (beyond the ends, from the nearest one, for a variance must stay positive); `"keep"`, from the first;
+            `"reestimate"`, from `moments_from` at every point, as the means over batches (dropout is on there, with the
+            same units at each point).
+        moments_from: (batches, examples of each) that moments are estimated from.
         batch_size: Examples in a forward pass; results do not depend on it.
+
+    Raises:
+        InvalidInput: For a model that is not built, unequal lengths, or options that make no sense.
 
     Example:
         >>> import batchscape as bs
@@ -45,6 +62,10 @@ class Objective:
         loss: Any = None,
         *,
         metrics: tuple[str, ...] = ("accuracy",),
+        sample_weight: np.ndarray | None = None,
+        regularizers: bool = False,
+        batch_norm: str = "interpolate",
+        moments_from: tuple[int, int] = (8, 256),
         batch_size: int = CHUNK,
     ):
         if not isinstance(model, keras.Model) or not model.built:
@@ -57,12 +78,28 @@ class Objective:
             )
         if batch_size < 1:
             raise InvalidInput(f"batch_size must be an integer ≥ 1. Received: batch_size={batch_size}")
+        if batch_norm not in BATCH_NORM:
+            raise unknown_name("batch_norm", batch_norm, BATCH_NORM)
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, np.float32)
+            if sample_weight.shape != (len(y),) or not (np.isfinite(sample_weight) & (sample_weight >= 0)).all():
+                raise InvalidInput(
+                    f"sample_weight must be {len(y)} finite numbers ≥ 0. Received: shape {sample_weight.shape}"
+                )
+        if min(moments_from) < 1:
+            raise InvalidInput(f"moments_from must be two integers ≥ 1. Received: moments_from={moments_from}")
         self._model, self._n_examples = model, len(y)
+        self._batch_norm, self._regularizers = batch_norm, regularizers
+        self._digest = results.digest([*keras.tree.flatten(x), y])
+        self._rows_of_moments = _some_rows(len(y), *moments_from)
+        self._at: tuple[np.ndarray, list] | None = None
         resolved = losses.resolve_loss(model, x, y, loss)
         counted = losses.metric_functions(metrics, model, x, y)
         self.names = ("loss", *counted)
         functions = (lambda y, y_pred: losses.example_losses(resolved, y, y_pred), *counted.values())
-        self._derivatives = Derivatives(model, x, y, functions, chunk=batch_size)
+        self._derivatives = Derivatives(
+            model, x, y, functions, chunk=batch_size, sample_weight=sample_weight, regularizers=regularizers
+        )
         self._trainable = _positions(model.trainable_variables, model.weights)
         self._other = _positions(model.non_trainable_variables, model.weights)
 
@@ -89,6 +126,30 @@ class Objective:
         """Paths of the trainable variables, such as `dense/kernel`."""
         return tuple(variable.path for variable in self._model.trainable_variables)
 
+    @property
+    def variable_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the trainable variables."""
+        return tuple(tuple(variable.shape) for variable in self._model.trainable_variables)
+
+    @functools.cached_property
+    def unit_axes(self) -> list[tuple[int, ...] | None]:
+        """The axes of each trainable variable within a unit; see `units.unit_axes`."""
+        return units.unit_axes(self._model)
+
+    def about(self, weights: Weights) -> dict[str, Any]:
+        """What a result measured at `weights` keeps: model, data and weights (digests), policies, versions."""
+        self._check(weights)
+        return {
+            "model": self._model.name,
+            "n_parameters": self.n_parameters,
+            "n_examples": self.n_examples,
+            "data": self._digest,
+            "weights": results.digest([np.asarray(weight) for weight in weights]),
+            "batch_norm": self._batch_norm,
+            "regularizers": self._regularizers,
+            "versions": {package: metadata.version(package) for package in ("batchscape", "keras", "tensorflow")},
+        }
+
     def __call__(self, weights: Weights) -> float:
         """The mean loss at `weights`."""
         return self.evaluate(weights)["loss"]
@@ -98,9 +159,82 @@ class Objective:
         values = self._derivatives.means(*self._split(weights))
         return {name: float(value) for name, value in zip(self.names, values, strict=True)}
 
+    def evaluate_between(self, points: Sequence[Weights], shares: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean loss and metrics at sums Σₖ cₖ wₖ of several weights.
+
+        The product of the data with the kernel of the first dense or convolutional layer is made once for each wₖ.
+
+        Args:
+            points: The wₖ, k of them.
+            shares: The cₖ of each sum, shape (m, k).
+
+        Returns:
+            Arrays of shape (m,), by name; a wₖ with a share of zero counts for nothing, NaN included.
+        """
+        shares = np.atleast_2d(np.asarray(shares, np.float64))
+        if shares.shape[1] != len(points) or not shares.size or not np.isfinite(shares).all():
+            raise InvalidInput(
+                f"Shares must be finite numbers of shape (m ≥ 1, {len(points)}). Received: shape {shares.shape}"
+            )
+        ends = [self._split(point) for point in points]
+        finite = all(np.isfinite(value).all() for trainable, other in ends for value in (trainable, *other))
+        if self._batch_norm == "reestimate" or not finite:
+            values = [tuple(self.evaluate(self.between(points, row)).values()) for row in shares]
+        else:
+            trainable = np.array([end[0] for end in ends])
+            other = [np.array(values) for values in zip(*(end[1] for end in ends), strict=True)]
+            values = self._derivatives.means_at(trainable, other, shares, self._shares_of_moments(shares))
+        return dict(zip(self.names, np.array(values).T, strict=True))
+
+    def evaluate_along(
+        self, weights: Weights, directions: np.ndarray, coordinates: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Mean loss and metrics at w + Σⱼ cⱼ dⱼ.
+
+        Args:
+            weights: w; other variables, such as the moments of BatchNorm, are its own unless they are estimated anew.
+            directions: The dⱼ, shape (k, p).
+            coordinates: The cⱼ of each point, shape (m, k).
+
+        Returns:
+            Arrays of shape (m,), by name.
+        """
+        start, other = self._split(weights)
+        if self._batch_norm == "reestimate":
+            points = [self.unflatten(start + row @ directions, weights) for row in coordinates]
+            values = [tuple(self.evaluate(point).values()) for point in points]
+        else:
+            shares = np.column_stack([np.ones(len(coordinates)), coordinates])
+            stacked = [np.repeat(np.asarray(value)[None], len(directions) + 1, axis=0) for value in other]
+            of_moments = np.tile(np.eye(1, len(directions) + 1), (len(shares), 1))
+            values = self._derivatives.means_at(np.vstack([start, directions]), stacked, shares, of_moments)
+        return dict(zip(self.names, np.array(values).T, strict=True))
+
+    def between(self, points: Sequence[Weights], shares: np.ndarray) -> Weights:
+        """The sum Σₖ cₖ wₖ of several weights, moments of BatchNorm as the objective says; `shares` of shape (k,)."""
+        of_moments = self._shares_of_moments(np.asarray(shares, np.float64)[None])[0]
+        trainable = set(self._trainable)
+        return [
+            _sum_of([point[place] for point in points], shares if place in trainable else of_moments)
+            for place in range(len(points[0]))
+        ]
+
+    def _shares_of_moments(self, shares: np.ndarray) -> np.ndarray:
+        """What each of several weights gives to the moments of BatchNorm: shares of at least 0 that add up to 1."""
+        if self._batch_norm == "keep" or shares.shape[1] == 1:
+            return np.tile(np.eye(1, shares.shape[1]), (len(shares), 1))
+        positive = np.maximum(shares, 0)
+        total = positive.sum(axis=1, keepdims=True)
+        return np.where(total > 0, positive / np.where(total > 0, total, 1), np.eye(1, shares.shape[1]))
+
     def gradient(self, weights: Weights) -> np.ndarray:
         """The gradient of the mean loss at `weights`, float64, shape (p,)."""
-        return self._derivatives.gradient(*self._split(weights))
+        return self.value_and_gradient(weights)[1]
+
+    def value_and_gradient(self, weights: Weights, rows: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+        """The mean loss and its gradient, float64, shape (p,), from one pass over all examples, or over some rows."""
+        rows = None if rows is None else np.asarray(rows, np.int32)
+        return self._derivatives.value_and_gradient(*self._split(weights), rows)
 
     def example_gradient_sums(self, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
         """Σ gᵢ, float64, shape (p,), and ‖gᵢ‖² of every example and trainable variable, float64, shape (n, variables)."""
@@ -119,7 +253,8 @@ class Objective:
 
     def flatten(self, weights: Weights) -> np.ndarray:
         """The trainable part of `weights` as one vector, float64, shape (p,)."""
-        return self._split(weights)[0]
+        self._check(weights)
+        return np.concatenate([np.ravel(weights[place]) for place in self._trainable]).astype(np.float64)
 
     def unflatten(self, vector: np.ndarray, weights: Weights) -> Weights:
         """`weights` with their trainable part replaced by a vector, shape (p,)."""
@@ -133,19 +268,25 @@ class Objective:
         sizes = [int(np.prod(variable.shape)) for variable in self._model.trainable_variables]
         return np.split(vector, np.cumsum(sizes)[:-1])
 
-    def _split(self, weights: Weights) -> tuple[np.ndarray, list]:
-        """Trainable weights as a vector, and the other variables in the order of the model."""
+    def _check(self, weights: Weights) -> None:
         expected = [tuple(weight.shape) for weight in self._model.weights]
         received = [np.shape(weight) for weight in weights]
         if expected != received:
             raise InvalidInput(f"Weights must have the shapes of {self._model.name}: {expected}. Received: {received}")
-        trainable = np.concatenate([np.ravel(weights[position]) for position in self._trainable]).astype(np.float64)
+
+    def _split(self, weights: Weights) -> tuple[np.ndarray, list]:
+        """Trainable weights as a vector, and the other variables in the order of the model."""
+        trainable = self.flatten(weights)
         variables = self._model.non_trainable_variables  # Those that are no weights, such as dropout seeds, stay.
         other = [
-            variable.value if position is None else weights[position]
+            variable.value.numpy() if position is None else weights[position]
             for position, variable in zip(self._other, variables, strict=True)
         ]
-        return trainable, other
+        if self._batch_norm != "reestimate" or not other:
+            return trainable, other
+        if self._at is None or not np.array_equal(self._at[0], trainable):  # Once for the many products at one point.
+            self._at = trainable, self._derivatives.moments(trainable, other, self._rows_of_moments)
+        return self._at
 
 
 def objective_of(model: keras.Model, data: Data, split: str = "train", *, loss: Any = None) -> Objective:
@@ -157,3 +298,22 @@ def _positions(variables, weights) -> list[int | None]:
     """Where each variable stands among the weights, None for one that is no weight."""
     places = {id(weight): position for position, weight in enumerate(weights)}
     return [places.get(id(variable)) for variable in variables]
+
+
+def _some_rows(n: int, batches: int, size: int) -> np.ndarray:
+    """Row numbers of some random batches, always the same, int32, shape (batches, size or n)."""
+    size = min(size, n)
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.permutation(n) for _ in range(-(-batches * size // n))])
+    return rows[: batches * size].reshape(batches, size).astype(np.int32)
+
+
+def _sum_of(arrays: Sequence[np.ndarray], shares: np.ndarray) -> np.ndarray:
+    """Σ cₖ aₖ over shares that are not zero, for 0 × NaN would be NaN; whole numbers are those of the first."""
+    first = np.asarray(arrays[0])
+    parts = [(share, np.asarray(array)) for share, array in zip(shares, arrays, strict=True) if share]
+    if first.dtype.kind != "f" or not parts:
+        return first if first.dtype.kind != "f" else np.zeros_like(first)
+    if len(parts) == 1 and parts[0][0] == 1:
+        return parts[0][1]
+    return sum(share * array.astype(np.float64) for share, array in parts).astype(first.dtype)

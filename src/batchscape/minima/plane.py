@@ -1,0 +1,163 @@
+"""Planes in the space of weights: around one solution, or through three of them."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from batchscape import progress
+from batchscape.errors import InvalidInput
+from batchscape.minima import directions as along
+from batchscape.minima import results
+from batchscape.minima.objective import Objective
+from batchscape.record import Weights
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plane:
+    """Loss and accuracy at w + a·d₁ + b·d₂.
+
+    Attributes:
+        a, b: Coordinates along the two directions, float64, shapes (columns,) and (rows,).
+        loss: Mean loss, float64, shape (rows, columns): `loss[i, j]` stands at `a[j]`, `b[i]`. NaN and infinity stay.
+        accuracy: Share of right classes, or NaN, of the same shape.
+        norms: ‖d₁‖₂ and ‖d₂‖₂: a distance is a coordinate times its norm.
+        cosine: Between the directions.
+        marks: (a, b) of points to show, by name.
+        about: How it was made: norms, seeds, policies, digest of the data, versions.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    loss: np.ndarray
+    accuracy: np.ndarray
+    norms: tuple[float, float]
+    cosine: float
+    marks: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        finite = self.loss[np.isfinite(self.loss)]
+        span = f"losses {finite.min():.4g} to {finite.max():.4g}" if finite.size else "no finite loss"
+        lost = self.loss.size - finite.size
+        return f"Plane({len(self.b)} × {len(self.a)} points, {span}{f', {lost} not finite' if lost else ''})"
+
+    def save(self, file: str | os.PathLike) -> pathlib.Path:
+        """Write it as one `.npz` file; `load_result` reads it."""
+        return results.save(self, file)
+
+
+def evaluate_plane(
+    f: Objective,
+    weights: Weights,
+    directions: np.ndarray,
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    *,
+    marks: dict[str, tuple[float, float]] | None = None,
+    file: str | os.PathLike | None = None,
+    about: dict[str, Any] | None = None,
+    show_progress: bool = True,
+) -> Plane:
+    """Evaluate a model on a grid of points w + a·d₁ + b·d₂.
+
+    Args:
+        f: The objective.
+        weights: The origin, w; moments of BatchNorm are its own, unless the objective estimates them anew.
+        directions: d₁ and d₂, shape (2, p): `random_directions`, eigenvectors, or differences of solutions.
+        a, b: Coordinates, any finite numbers, in any order.
+        marks: (a, b) of points to show, by name.
+        file: An `.npz` file that rows are kept in as they are done; the same call goes on from there.
+        about: What else to keep with the result, such as the seed of the directions.
+        show_progress: Whether to show progress.
+
+    Returns:
+        A `Plane`.
+
+    Raises:
+        InvalidInput: For an empty grid, directions that are none, or a file of another plane.
+
+    Example:
+        >>> import batchscape as bs
+        >>> data = bs.load_dataset("digits", train_size=100)
+        >>> f = bs.Objective(bs.build_model("mlp", data, seed=0), data.x_train, data.y_train)
+        >>> plane = evaluate_plane(f, f.weights, bs.random_directions(f, f.weights), [-1, 0, 1], [0], show_progress=False)
+        >>> plane.loss.shape, abs(plane.loss[0, 1] - f(f.weights)) < 1e-6
+        ((1, 3), True)
+    """
+    directions = along.check_directions(f, directions)
+    a, b = (_coordinates(values, name) for values, name in ((a, "a"), (b, "b")))
+    if len(directions) != 2:
+        raise InvalidInput(f"A plane needs two directions. Received: {len(directions)}")
+    plane = Plane(
+        a=a,
+        b=b,
+        loss=np.full((len(b), len(a)), np.nan),
+        accuracy=np.full((len(b), len(a)), np.nan),
+        norms=tuple(float(norm) for norm in np.linalg.norm(directions, axis=1)),
+        cosine=float(along.cosines(directions)[0, 1]),
+        marks=marks or {},
+        about={**f.about(weights), "directions": results.digest([directions]), **(about or {})},
+    )
+    done = results.rows_done(plane, file)
+    with progress.report("plane", len(b) - done.sum(), show=show_progress) as advance:
+        for row in np.flatnonzero(~done):
+            points = np.column_stack([a, np.full(len(a), b[row])])
+            values = f.evaluate_along(weights, directions, points)
+            plane.loss[row], plane.accuracy[row] = values["loss"], values.get("accuracy", np.nan)
+            done[row] = True
+            if file is not None:
+                results.save(plane, file, done=done)
+            advance()
+    return plane
+
+
+def plane_through(
+    f: Objective,
+    solutions: dict[str, Weights],
+    *,
+    points: int = 25,
+    margin: float = 0.25,
+    file: str | os.PathLike | None = None,
+    show_progress: bool = True,
+) -> Plane:
+    """The plane through three solutions, each of them marked (Garipov et al. 2018, arXiv 1802.10026, section 3).
+
+    The first is the origin, the first axis runs to the second, and the axes are at right angles, of unit length: the picture
+    shows true distances.
+
+    Args:
+        f: The objective; `batch_norm="reestimate"` suits nets with BatchNorm, for no moments are right between solutions.
+        solutions: Three sets of weights, by name.
+        points: Points along the longer side.
+        margin: What to show beyond the solutions, as a share of their extent.
+        file, show_progress: See `evaluate_plane`.
+    """
+    if len(solutions) != 3:
+        raise InvalidInput(f"A plane goes through three solutions. Received: {len(solutions)}")
+    origin, *others = solutions.values()
+    spans = along.difference_directions(f, origin, *others)
+    first = spans[0] / np.linalg.norm(spans[0])
+    rest = spans[1] - (spans[1] @ first) * first
+    if not np.linalg.norm(rest) > 1e-6 * np.linalg.norm(spans[1]):
+        raise InvalidInput("Three solutions on one line span no plane. Received: weights that lie on a line")
+    axes = np.array([first, rest / np.linalg.norm(rest)])
+    places = np.vstack([np.zeros(2), spans @ axes.T])
+    low, high = places.min(axis=0), places.max(axis=0)
+    step = (1 + 2 * margin) * (high - low).max() / (points - 1)
+    grids = [
+        np.arange(start - margin * (end - start), end + (margin + 1e-9) * (end - start), step)
+        for start, end in zip(low, high, strict=True)
+    ]
+    marks = {name: (float(x), float(y)) for name, (x, y) in zip(solutions, places, strict=True)}
+    return evaluate_plane(f, origin, axes, *grids, marks=marks, file=file, show_progress=show_progress)
+
+
+def _coordinates(values, name: str) -> np.ndarray:
+    values = np.asarray(values, np.float64).ravel()
+    if not values.size or not np.isfinite(values).all():
+        raise InvalidInput(f"{name} must be one or more finite numbers. Received: {values}")
+    return values

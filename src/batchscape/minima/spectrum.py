@@ -1,0 +1,113 @@
+"""The density of the eigenvalues of the Hessian, by stochastic Lanczos quadrature."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+
+from batchscape.errors import InvalidInput
+from batchscape.minima import results
+from batchscape.minima.hessian import Products, products_at
+from batchscape.minima.objective import Objective
+from batchscape.record import Weights
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SpectralDensity:
+    """A quadrature rule for each of several random vectors.
+
+    The mean over runs of Σ weight · g(node) estimates tr g(H) / p for any function g.
+
+    Attributes:
+        nodes: Eigenvalues of the tridiagonal matrices, float64, shape (runs, steps).
+        weights: Their weights, which add up to 1 in each run, of the same shape.
+        n_parameters: p.
+        about: How it was made.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    n_parameters: int
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        runs, steps = self.nodes.shape
+        mean, stderr = self.mean_of(lambda values: values * self.n_parameters)
+        span = f"eigenvalues {self.nodes.min():.4g} to {self.nodes.max():.4g}"
+        return f"SpectralDensity({runs} runs of {steps} steps, {span}, trace {mean:.4g} ± {stderr:.1g})"
+
+    def mean_of(self, function) -> tuple[float, float]:
+        """Tr g(H) / p with its standard error over runs."""
+        runs = np.sum(self.weights * function(self.nodes), axis=1)
+        return float(runs.mean()), float(runs.std(ddof=1) / np.sqrt(len(runs))) if len(runs) > 1 else np.nan
+
+    def density(self, values: np.ndarray, width: float) -> np.ndarray:
+        """The density at some eigenvalues, each node a Gaussian of standard deviation `width`; shape (values,)."""
+        values = np.asarray(values, np.float64)
+        if not width > 0:
+            raise InvalidInput(f"width must be > 0. Received: width={width}")
+        bumps = np.exp(-0.5 * ((values[:, None, None] - self.nodes) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+        return np.sum(bumps * self.weights, axis=2).mean(axis=1)
+
+    def save(self, file: str | os.PathLike) -> pathlib.Path:
+        """Write it as one `.npz` file; `load_result` reads it."""
+        return results.save(self, file)
+
+
+def spectral_density(
+    f: Objective, weights: Weights, *, runs: int = 8, steps: int = 60, block: str | None = None, seed: int = 0
+) -> SpectralDensity:
+    """The density of all eigenvalues of the Hessian of the mean loss (Ghorbani et al. 2019, arXiv 1901.10159, algorithm 1).
+
+    Args:
+        f: The objective.
+        weights: Where to take the Hessian.
+        runs: Random vectors; they go in lock step, so that their products share forward passes.
+        steps: Lanczos steps of each.
+        block: See `hessian_eigenvalues`.
+        seed: Seed of the vectors.
+
+    Returns:
+        A `SpectralDensity`.
+    """
+    products, inside = products_at(f, weights, block)
+    n = int(inside.sum())
+    nodes, shares = lanczos_quadrature(products, n, runs=runs, steps=min(steps, n), seed=seed)
+    return SpectralDensity(nodes, shares, n, {**f.about(weights), "block": block, "seed": seed})
+
+
+def lanczos_quadrature(
+    products: Products, n: int, *, runs: int, steps: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss quadrature with the spectral measure of random unit vectors, shapes (runs, steps).
+
+    Lanczos with full reorthogonalisation; a node is an eigenvalue of the tridiagonal matrix, its weight the square of the
+    first entry of the eigenvector (Golub and Meurant 2010, section 6). Runs that meet an invariant subspace have it found:
+    the rest of their nodes get a weight of zero.
+    """
+    if runs < 1 or not 1 <= steps <= n:
+        raise InvalidInput(f"runs must be ≥ 1 and steps in 1..{n}. Received: runs={runs}, steps={steps}")
+    rng = np.random.default_rng(seed)
+    basis = np.zeros((steps, runs, n))
+    diagonal, off_diagonal = np.zeros((runs, steps)), np.zeros((runs, steps))
+    vectors = rng.choice([-1.0, 1.0], size=(runs, n)) / np.sqrt(n)
+    for step in range(steps):
+        basis[step] = vectors
+        rest = products(vectors)
+        diagonal[:, step] = np.sum(vectors * rest, axis=1)
+        for _ in range(2):  # Twice is enough.
+            rest = rest - np.einsum("srn,sr->rn", basis[: step + 1], np.einsum("srn,rn->sr", basis[: step + 1], rest))
+        beta = np.linalg.norm(rest, axis=1)
+        going = beta > 1e-10 * np.abs(diagonal).max(initial=1e-300)
+        off_diagonal[:, step] = np.where(going, beta, 0)
+        vectors = np.where(going[:, None], rest / np.where(going, beta, 1)[:, None], 0)
+    found = [
+        linalg.eigh_tridiagonal(diagonal[run], off_diagonal[run, : steps - 1])
+        if steps > 1
+        else (diagonal[run], [[1.0]])
+        for run in range(runs)
+    ]
+    return np.array([values for values, _ in found]), np.array([np.square(states[0]) for _, states in found])
