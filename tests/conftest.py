@@ -38,13 +38,14 @@ def study():
 
 
 @pytest.fixture(scope="session")
-def committed_verdicts(study):
+def committed_verdicts():
     """What the committed records say of all statements."""
     import batchscape as bs
+    from batchscape.cli import STUDIES
     from batchscape.judge.claims import verdicts_of
 
-    others = [bs.Tables.load(ROOT / f"figures/data/{name}") for name in ("noise", "mnist", "definitions")]
-    return verdicts_of(frame for tables in (study, *others) for frame in tables.frames.values())
+    tables = (bs.Tables.load(ROOT / name) for name in STUDIES)
+    return verdicts_of(frame for table in tables for frame in table.frames.values())
 
 
 @pytest.fixture(scope="session")

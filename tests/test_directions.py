@@ -79,6 +79,19 @@ def test_filter_normalisation_gives_each_unit_the_norm_of_its_weights(name):
             np.testing.assert_allclose(*norms, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_every_kind_of_layer_has_values_along_directions_and_a_hessian(name):
+    f, _ = objective(name)
+    weights = f.weights
+    directions = random_directions(f, weights, 2, biases=True, normalize="layer")
+    found = f.evaluate_along(weights, directions, np.array([[0.0, 0.0], [0.3, -0.2]]))
+    moved = f.unflatten(f.flatten(weights) + [0.3, -0.2] @ directions, weights)
+    np.testing.assert_allclose(found["loss"], [f(weights), f(moved)], rtol=1e-5)
+    products = f.hessian_products(weights, directions)
+    assert np.isfinite(products).all()
+    np.testing.assert_allclose(products[0] @ directions[1], products[1] @ directions[0], rtol=1e-3, atol=1e-5)
+
+
 def test_attention_has_a_norm_for_each_head_and_output():
     inputs = keras.Input((3, 4))
     outputs = layers.Flatten()(layers.MultiHeadAttention(2, 3)(inputs, inputs))

@@ -55,6 +55,9 @@ _HOME = {
     "run_study": "study",
     "run_noise_study": "noise_study",
     "noise_of_runs": "noise_study",
+    "run_minima_study": "minima_study",
+    "run_replication": "minima_study",
+    "sharpness_of_runs": "minima_study",
     "folder_of": "study",
 }
 """Where each public name lives."""

@@ -25,7 +25,13 @@ UsageError = typer.BadParameter.__base__
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which Typer catches itself."""
 
-STUDIES = ("figures/data/digits", "figures/data/noise", "figures/data/mnist", "figures/data/definitions")
+STUDIES = (
+    "figures/data/digits",
+    "figures/data/noise",
+    "figures/data/mnist",
+    "figures/data/definitions",
+    "figures/data/minima",
+)
 """The committed tables."""
 
 Folders = Annotated[
@@ -234,6 +240,60 @@ def noise(
     print(f"{model} on {dataset}, untrained: {gradient_statistics(f, f.weights)}")
 
 
+@app.command(
+    epilog="Example: `batchscape sharpness runs/sweep`, `batchscape sharpness net.keras --data mydata:load`, or "
+    "`batchscape sharpness --study quick`"
+)
+def sharpness(
+    where: Annotated[str | None, typer.Argument(help="Folder of runs, or a .keras file.")] = None,
+    dataset: Annotated[
+        str, typer.Option("--dataset", "--data", help="For a .keras file: name, .npz or module:function.")
+    ] = "digits",
+    study: Annotated[
+        str | None,
+        typer.Option(help="Run the study of the minima: smoke, quick, paper, or a replication such as keskar-f1."),
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
+    executor: Executor = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how sharp minima are: λ_max and trace of the Hessian, Keskar's Metric 2.1, worst and average cases."""
+    if (where is None) == (study is None):
+        raise InvalidInput(
+            f"sharpness needs runs, a .keras file, or --study. Received: {where or 'none'}, {study or 'none'}"
+        )
+    how = {"executor": executor, "workers": workers, "show_progress": not quiet}
+    if study is not None:
+        if study not in (known := (*profiles.MINIMA_PROFILES, *profiles.REPLICATIONS)):
+            raise unknown_name("study", study, known)
+        import_tensorflow()
+        from batchscape import minima_study
+        from batchscape.study import folder_of
+
+        if study in profiles.MINIMA_PROFILES:
+            folder = folder_of(study)
+            found = minima_study.run_minima_study(study, folder / "store", **how)
+        else:
+            folder = paths.resolve(f"runs/{study}")
+            found = minima_study.run_replication(study, folder, **how)
+        _print_tables(found, tables or folder / "minima", folder / "figures")
+    elif where.endswith(".keras"):
+        import_tensorflow()
+        from batchscape import minima_study
+
+        print(minima_study.sharpness_of_file(where, dataset).to_string(float_format="{:.4g}".format))
+    else:
+        from batchscape.sweep.store import Store as RunStore
+
+        runs = RunStore(where).require()
+        import_tensorflow()
+        from batchscape import minima_study
+
+        found = minima_study.sharpness_of_runs(runs, **how)
+        print(found.to_string(index=False, float_format="{:.4g}".format))
+
+
 @app.command(epilog="Example: `batchscape claims C42 --tables figures/data/digits`")
 def claims(
     ids: Annotated[list[str] | None, typer.Argument(help="Statements, such as C42; all of them by default.")] = None,
@@ -277,17 +337,23 @@ def _print_study(name: str, tables: str | None, **how) -> None:
         raise unknown_name("study", name, known)
     import_tensorflow()
     from batchscape import noise_study
-    from batchscape.draw import gallery
-    from batchscape.judge import claims as register
     from batchscape.study import folder_of
 
     folder = folder_of(name) / "noise" if name != "mnist" else paths.resolve("runs/mnist")
     found = (noise_study.run_mnist_study if name == "mnist" else noise_study.run_noise_study)(name, folder, **how)
-    written = found.save(tables or folder / "tables")
+    _print_tables(found, tables or folder / "tables", folder / "figures")
+
+
+def _print_tables(found, tables, figures) -> None:
+    """Keep the tables of a study, say what they say of statements, and draw them."""
+    from batchscape.draw import gallery
+    from batchscape.judge import claims as register
+
+    written = found.save(tables)
     verdicts = register.verdicts_of(found.frames.values())
     for data in dict.fromkeys(verdict.data for verdict in verdicts):
         _print_verdicts([verdict for verdict in verdicts if verdict.data == data])
-    for file in gallery.draw_all(written, folder / "figures").values():
+    for file in gallery.draw_all(written, figures).values():
         print(file)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from batchscape.errors import InvalidInput, unknown_name
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_5k")
-MODELS = ("mlp", "cnn", "lenet", "keskar_f1", "keskar_c1")
+MODELS = ("mlp", "cnn", "cnn_bn", "lenet", "keskar_f1", "keskar_c1")
 OPTIMIZERS = (
     "sgd",
     "adam",

@@ -6,9 +6,11 @@ The named networks end in logits, without a softmax, so that a loss near zero st
 import contextlib
 import hashlib
 import json
+import os
 import random
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from keras import layers
 from batchscape import usercode
 from batchscape.config import MODELS
 from batchscape.data import Data
-from batchscape.errors import InvalidInput, UserCodeError, unknown_name
+from batchscape.errors import InvalidInput, UserCodeError, telling_line, unknown_name
 
 
 def mlp(data: Data) -> keras.Model:
@@ -43,6 +45,16 @@ def cnn(data: Data) -> keras.Model:
         layers.Flatten(),
         layers.Dense(_num_outputs(data)),
     )
+
+
+def cnn_bn(data: Data) -> keras.Model:
+    """Two 3×3 convolutions, 16 and 32 maps, each followed by BatchNorm, ReLU and 2×2 max pooling."""
+    _require_images(data, "cnn_bn", least=4)
+    convolutions = [
+        (layers.Conv2D(maps, 3, padding="same", use_bias=False), *_normalised(momentum=0.9), layers.MaxPooling2D())
+        for maps in (16, 32)
+    ]
+    return _classifier(data, *sum(convolutions, ()), layers.Flatten(), layers.Dense(_num_outputs(data)))
 
 
 def lenet(data: Data) -> keras.Model:
@@ -83,7 +95,7 @@ def keskar_c1(data: Data) -> keras.Model:
 
 
 BUILDERS: dict[str, Callable[[Data], keras.Model]] = dict(
-    zip(MODELS, (mlp, cnn, lenet, keskar_f1, keskar_c1), strict=True)
+    zip(MODELS, (mlp, cnn, cnn_bn, lenet, keskar_f1, keskar_c1), strict=True)
 )
 
 
@@ -93,8 +105,8 @@ def _classifier(data: Data, *stack: keras.Layer) -> keras.Model:
     return keras.Sequential([keras.Input(data.x_train.shape[1:]), *stack])
 
 
-def _normalised() -> tuple[keras.Layer, keras.Layer]:
-    return layers.BatchNormalization(), layers.ReLU()
+def _normalised(**options: Any) -> tuple[keras.Layer, keras.Layer]:
+    return layers.BatchNormalization(**options), layers.ReLU()
 
 
 def _num_outputs(data: Data) -> int:
@@ -160,6 +172,20 @@ def build_model(
             example = keras.tree.map_structure(lambda array: array[:1], data.x_train)
             usercode.call(built, example, what="model from the build")
     return built
+
+
+def load_model(file: str | os.PathLike) -> keras.Model:
+    """A model that Keras saved as a `.keras` file.
+
+    Raises:
+        UserCodeError: If Keras cannot read it, say because it has layers of the user's own.
+    """
+    try:
+        return keras.saving.load_model(file)
+    except Exception as error:
+        raise UserCodeError(
+            f"{file} must be a .keras file of a model that Keras can load: {telling_line(error)}"
+        ) from error
 
 
 _given: weakref.WeakSet[keras.Model] = weakref.WeakSet()

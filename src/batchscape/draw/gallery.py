@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from batchscape import tables
-from batchscape.draw import lines, noise, scale, style, sweeps
+from batchscape.draw import lines, minima, noise, scale, style, sweeps
 from batchscape.judge import claims
 from batchscape.judge.stats import mean_interval, with_interval
 from batchscape.noise.critical import critical_batch_size
@@ -187,6 +187,74 @@ def mnist_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(scale.mnist, study.mnist, study.first_epoch), caption
 
 
+def sharpness_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """Six measures of sharpness against batch size, with their caption."""
+    words = {id: claims.verdict(id, study.minima).word for id in ("C42b", "C42c", "C42d")}
+    caption = style.Caption(
+        finding=(
+            f"Are larger batches sharper? By Keskar's metric: {words['C42b']}; by adaptive sharpness: {words['C42c']}; by the "
+            f"average rise: {words['C42d']}."
+        ),
+        shows=(
+            "At the first crossing of the same training loss. a: largest eigenvalue of the Hessian, dotted: 2/η, where full "
+            "batch becomes unstable; b: Metric 2.1 in the full space, ε = 1e-3, ten iterations of L-BFGS-B; c: largest rise of "
+            "the loss within 0.05 of the minimum and d: mean rise over Gaussian steps of 0.01 a weight; e and f: the same with "
+            "steps in proportion to each weight. Curves keep the learning rate η, or η/B, fixed; dots are seeds."
+        ),
+        basis=(
+            f"{claims.describe(study.minima)}, n = {_seeds(study.minima)} paired seeds, bands: 95 % (Student t), "
+            f"profile {study.about['profile']}."
+        ),
+    )
+    return _closed(sweeps.sharpness, study.minima), caption
+
+
+def controls_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """What happens to minima when training goes on, weights are rescaled, or decay, with its caption."""
+    went = claims.verdict("C46", study.escapes)
+    decays = sorted(study.flip["weight_decay"].unique())
+    caption = style.Caption(
+        finding=f"Does the noise of a small batch lead from a sharp minimum to a flatter one? {went.word.capitalize()}.",
+        shows=(
+            f"a, b: largest eigenvalue and distance from the initial weights, where training goes on from minima of full batch "
+            f"with B = {study.escapes['escaped_to'].iloc[0]} at the same η, at the same η/B, and with full batch for as many "
+            "updates; c: measures after the first layer is multiplied, and the second divided, by α, which leaves the function "
+            "alone (Dinh et al. 2017); d: width of the basin (loss ≤ 0.5) of the small batch ÷ that of the large one, in a net "
+            f"with BatchNorm trained with a weight decay of {decays[0]:g} and {decays[-1]:g} (Li et al. 2018); dots are seeds."
+        ),
+        basis=(
+            f"{went.data}; c: {study.rescaled['model'].iloc[0]}; d: {study.flip['model'].iloc[0]}; n = {_seeds(study.escapes)} "
+            f"paired seeds, bands and bars: 95 % (Student t), profile {study.about['profile']}."
+        ),
+    )
+    return _closed(minima.controls, study.escapes, study.rescaled, study.flip), caption
+
+
+def published_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """A published comparison of two batches, done again, with its caption."""
+    found = claims.verdict("C42k", study.published)
+    first = study.published.iloc[0]
+    caption = style.Caption(
+        finding=f"Is the large batch sharper, as published? {found.word.capitalize()}: {found.summary}.",
+        shows=(
+            "a: Metric 2.1 in the full space on all training examples; b: largest eigenvalue of the Hessian of 5,000 of them; "
+            "c: distance from the initial weights; d: test accuracy, each after equal epochs and at equal training loss; "
+            "dotted: published values. Dots are seeds."
+        ),
+        basis=(
+            f"{first['source']}: {first['dataset']}, {first['model']}, N = {first['n_train']}, Adam, n = "
+            f"{_seeds(study.published)} paired seeds, bars: 95 % (Student t)."
+        ),
+    )
+    references = PUBLISHED.get(first["model"], {})
+    return _closed(minima.published, study.published, references), caption
+
+
+PUBLISHED = {
+    "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}}
+}
+"""Values of Keskar et al. 2017, tables 2 and 3, by model and column."""
+
 FIGURES = {
     "fig01_sweep_training": ("runs", training_figure),
     "fig02_line_loss": ("lines", line_figure),
@@ -196,6 +264,9 @@ FIGURES = {
     "fig06_descent_paths": ("paths", descent_figure),
     "fig07_steadiness": ("epochs", steadiness_figure),
     "fig08_mnist_noise_scale": ("mnist", mnist_figure),
+    "fig09_sharpness": ("minima", sharpness_figure),
+    "fig10_minima_controls": ("escapes", controls_figure),
+    "fig11_keskar": ("published", published_figure),
 }
 """The figures in their order, each with the table it needs."""
 

@@ -24,6 +24,15 @@ CURVATURE_PANELS = {
     "trace": "trace of the Hessian",
 }
 
+SHARPNESS_PANELS = {
+    "lambda_max": r"largest eigenvalue $\lambda_{\max}$",
+    "phi": r"Keskar's $\varphi$ [%]",
+    "worst": r"worst rise, $\|\delta\| \leq 0.05$ [nats]",
+    "average": "mean rise, steps of 0.01 [nats]",
+    "adaptive_worst": r"worst rise, $\|\delta/w\| \leq 0.5$ [nats]",
+    "adaptive_average": "mean rise, steps of 0.1 |w| [nats]",
+}
+
 STEADINESS_PANELS = {
     "train_wobble": "wobble of the training loss",
     "val_wobble": "wobble of the validation loss",
@@ -36,6 +45,7 @@ STEADINESS_PANELS = {
 LOGARITHMIC = (
     *("epoch", "updates", "seconds_to_target", "lambda_max", "trace"),
     *("train_wobble", "val_wobble", "step_length", "path_per_epoch"),
+    *("phi", "worst", "average", "adaptive_worst", "adaptive_average"),
 )
 
 
@@ -84,6 +94,16 @@ def curvature(runs: pd.DataFrame) -> Figure:
     """Two panels: λ_max and trace of the Hessian of the training loss, where the runs ended."""
     figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.7))
     _panels(axes, runs[runs["reached"].astype(bool)], CURVATURE_PANELS)
+    return figure
+
+
+def sharpness(minima: pd.DataFrame) -> Figure:
+    """Six panels: six measures of sharpness at equal training loss; beside λ_max, 2/η at the fixed rate."""
+    figure, axes = plt.subplots(2, 3, figsize=(style.PAGE, 4.4))
+    reached = minima[minima["reached"].astype(bool)]
+    _panels(axes.ravel(), reached, SHARPNESS_PANELS)
+    at_rate = next(family for family in strata.families(reached) if family.stratum == strata.FIXED_RATE)
+    style.reference_line(axes[0, 0], 2 / at_rate.fixed, rf"$2/\eta$ at $\eta$ = {at_rate.fixed:g}")
     return figure
 
 

@@ -36,6 +36,11 @@ SUBJECTS = {
     "shape": ("residual", "the table `surface` of a noise study"),
     "cost": ("gradient_seconds", "the table `cost` of a noise study"),
     "epochs": ("val_wobble", "the table `epochs` of a noise study"),
+    "published": ("source", "the table `published` of a replication"),
+    "rescaled": ("factor", "the table `rescaled` of a minima study"),
+    "minima": ("phi", "the table `minima` of a minima study"),
+    "escapes": ("arm", "the table `escapes` of a minima study"),
+    "flip": ("width", "the table `flip` of a minima study"),
     "training": ("status", "a table of runs"),
 }
 """What tables are about: a column that tells each of them, and what to call it."""
@@ -57,6 +62,7 @@ class Claim:
     label: str = ""
     predicted: str = ""
     needs_target: bool = False
+    where: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +183,10 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         raise InvalidInput(
             f"A verdict on {claim.id} needs the column {claim.quantity!r}. Received: {list(runs.columns)}"
         )
-    comparisons = tuple(_compare(claim, family) for family in strata.families(runs))
+    for column, value in claim.where.items():
+        runs = runs[runs[column] == value]
+    least = min(3, runs["batch"].nunique())
+    comparisons = tuple(_compare(claim, family) for family in strata.families(runs, least=least))
     return Verdict(claim, _combine(comparisons), comparisons, "", describe(runs))
 
 
@@ -267,6 +276,14 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
 
 def _describe_measurements(table: pd.DataFrame) -> str:
     first = table.iloc[0]
+    if "factor" in table or "width" in table:
+        return f"{first['dataset']}, {first['model']}, N = {first['n']}"
+    if "phi" in table:
+        return describe(table)
+    if "arm" in table:
+        return (
+            f"{first['dataset']}, {first['model']}, N = {first['n']}, from minima of B = N to B = {first['escaped_to']}"
+        )
     if "trained_at" in table:
         return f"{first['dataset']}, {first['model']}, N = {first['n']}, along training at B = {first['trained_at']}"
     return f"{first['dataset']}, N = {table['n'].min():,} to {table['n'].max():,}"

@@ -1,7 +1,8 @@
 """Numbers that a statement is judged by: one value a seed and place of training, from a table of measurements.
 
-A function here takes the rows of one seed at one epoch. It gives NaN where its value does not exist, and None where the
-question does not arise. The tables are those of `run_noise_study`.
+A function here takes the rows of one seed at one place: an epoch, a family of runs, a factor, or a weight decay. It gives
+NaN where its value does not exist, and None where the question does not arise. The tables are those of `run_noise_study`
+and `run_minima_study`.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from batchscape.judge import strata
 from batchscape.judge.stats import mean_interval
 
 
@@ -18,7 +20,7 @@ class Reading:
     """The mean of a value over seeds at one place of training, against the range that a statement predicts.
 
     Attributes:
-        place: `"at the start"` or `"after 5 epochs"`.
+        place: Such as `"at the start"` or `"after 5 epochs"`.
         value, low, high: Mean with its 95 % interval (Student t).
         predicted: The range, (low, high).
         n: Number of seeds.
@@ -48,14 +50,27 @@ def read(noise: pd.DataFrame, name: str, predicted: Sequence[float]) -> tuple[Re
     """The readings of that name, one a place of training, in the order of training."""
     function, is_ratio = READINGS[name]
     found = []
-    for epoch, rows in noise.groupby("epoch"):
+    for place, rows in _places(noise):
         of_seeds = [function(of_seed) for _, of_seed in rows.groupby("seed")]
         if all(value is None for value in of_seeds):
             continue
         values = np.array(of_seeds, np.float64)
-        place = "at the start" if epoch == 0 else f"after {count_of(epoch)}"
         found.append(_judge(place, values, (predicted[0], predicted[1]), is_ratio=is_ratio))
     return tuple(found)
+
+
+def _places(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The places of a table, in order, with their rows."""
+    if "factor" in table:
+        factors = sorted(set(table["factor"]) - {1.0})
+        return [(f"α = {factor:g}", table[table["factor"].isin([1.0, factor])]) for factor in factors]
+    if "phi" in table:
+        return [(f"at fixed {family.label}", family.runs) for family in strata.families(table)]
+    if "width" in table:
+        return [(f"at a weight decay of {decay:g}", rows) for decay, rows in table.groupby("weight_decay")]
+    return [
+        ("at the start" if epoch == 0 else f"after {count_of(epoch)}", rows) for epoch, rows in table.groupby("epoch")
+    ]
 
 
 def count_of(epochs: float) -> str:
@@ -171,6 +186,112 @@ def _bowl_nearby(rows: pd.DataFrame, net: str) -> float | None:
     return float(rows["residual"].iloc[0]) if len(rows) else None
 
 
+def loss_after_escape(rows: pd.DataFrame) -> float | None:
+    """Training loss where a small batch went on from a minimum of full batch ÷ where full batch did, at equal updates."""
+    losses = rows.set_index("arm")["train_loss"]
+    return None if rows["epoch"].iloc[0] == 0 else float(losses["small batch, same η"] / losses["full batch"])
+
+
+def barrier_of_escape(rows: pd.DataFrame) -> float | None:
+    """Barrier on the line from a minimum of full batch to where a small batch went on ÷ the loss at that minimum."""
+    return _of_escape(rows, lambda row: row["barrier"] / row["start_loss"])
+
+
+def curvature_after_escape(rows: pd.DataFrame) -> float | None:
+    """λ_max where a small batch went on from a minimum of full batch ÷ λ_max there."""
+    return _of_escape(rows, lambda row: row["lambda_max"] / row["start_lambda_max"])
+
+
+def curvature_after_quiet_escape(rows: pd.DataFrame) -> float | None:
+    """The same at the η/B of full batch."""
+    return _of_escape(rows, lambda row: row["lambda_max"] / row["start_lambda_max"], arm="small batch, same η/B")
+
+
+def curvature_after_escape_by_control(rows: pd.DataFrame) -> float | None:
+    """λ_max where a small batch went on from a minimum of full batch ÷ λ_max where full batch did, at equal updates."""
+    tops = rows.set_index("arm")["lambda_max"]
+    return None if rows["epoch"].iloc[0] == 0 else float(tops["small batch, same η"] / tops["full batch"])
+
+
+def distance_after_escape(rows: pd.DataFrame) -> float | None:
+    """Distance from the initial weights where a small batch went on from a minimum of full batch ÷ that of the minimum."""
+    return _of_escape(rows, lambda row: row["distance"] / row["start_distance"])
+
+
+def _of_escape(
+    rows: pd.DataFrame, value: Callable[[pd.Series], float], arm: str = "small batch, same η"
+) -> float | None:
+    row = rows[rows["arm"] == arm].iloc[0]
+    return None if row["epoch"] == 0 else float(value(row))
+
+
+def error_with_phi(rows: pd.DataFrame) -> float:
+    """Spearman's rank correlation of Keskar's φ with the test error, over the batch sizes of one seed."""
+    return _rank_correlation(rows, "phi", 1 - rows["test_accuracy"])
+
+
+def error_with_lambda_max(rows: pd.DataFrame) -> float:
+    """The same of λ_max."""
+    return _rank_correlation(rows, "lambda_max", 1 - rows["test_accuracy"])
+
+
+def error_with_adaptive_sharpness(rows: pd.DataFrame) -> float:
+    """The same of adaptive worst-case sharpness."""
+    return _rank_correlation(rows, "adaptive_worst", 1 - rows["test_accuracy"])
+
+
+def loss_with_phi(rows: pd.DataFrame) -> float:
+    """Spearman's rank correlation of Keskar's φ with the test loss, over the batch sizes of one seed."""
+    return _rank_correlation(rows, "phi", rows["test_loss"])
+
+
+def _rank_correlation(rows: pd.DataFrame, measure: str, target: pd.Series) -> float:
+    usable = (rows["reached"] == True) & rows[measure].notna()  # noqa: E712 (the column also holds None)
+    measure, target = rows.loc[usable, measure].rank(), target[usable].rank()
+    varies = usable.sum() > 2 and measure.nunique() > 1 and target.nunique() > 1
+    return float(measure.corr(target)) if varies else np.nan
+
+
+def width_to_the_other(rows: pd.DataFrame) -> float:
+    """Width of the basin of the small batch ÷ that of the large, on the line between them."""
+    return _ratio_of_widths(rows, "to the other")
+
+
+def width_as_drawn(rows: pd.DataFrame) -> float:
+    """The same along random directions of one length."""
+    return _ratio_of_widths(rows, "none")
+
+
+def width_filter_normalised(rows: pd.DataFrame) -> float:
+    """The same along filter-normalised directions."""
+    return _ratio_of_widths(rows, "filter")
+
+
+def _ratio_of_widths(rows: pd.DataFrame, way: str) -> float:
+    widths = rows[rows["way"] == way].set_index("batch")["width"].sort_index()
+    return float(widths.iloc[0] / widths.iloc[-1])
+
+
+def curvature_of_rescaled(rows: pd.DataFrame) -> float:
+    """λ_max after a rescaling that leaves the function alone ÷ before."""
+    return _ratio_of_rescaled(rows, "lambda_max")
+
+
+def phi_of_rescaled(rows: pd.DataFrame) -> float:
+    """The same of Keskar's φ."""
+    return _ratio_of_rescaled(rows, "phi")
+
+
+def adaptive_sharpness_of_rescaled(rows: pd.DataFrame) -> float:
+    """The same of adaptive worst-case sharpness."""
+    return _ratio_of_rescaled(rows, "adaptive_worst")
+
+
+def _ratio_of_rescaled(rows: pd.DataFrame, measure: str) -> float:
+    before = rows["factor"] == 1
+    return float(rows.loc[~before, measure].iloc[0] / rows.loc[before, measure].iloc[0])
+
+
 READINGS: dict[str, tuple[Callable[[pd.DataFrame], float], bool]] = {
     "error_slope": (error_slope, False),
     "error_of_full_size": (error_of_full_size, True),
@@ -186,6 +307,22 @@ READINGS: dict[str, tuple[Callable[[pd.DataFrame], float], bool]] = {
     "bowl_of_linear_neuron": (bowl_of_linear_neuron, False),
     "bowl_of_smooth_net": (bowl_of_smooth_net, False),
     "bowl_of_net_with_kinks": (bowl_of_net_with_kinks, False),
+    "loss_after_escape": (loss_after_escape, True),
+    "barrier_of_escape": (barrier_of_escape, False),
+    "curvature_after_escape": (curvature_after_escape, True),
+    "curvature_after_quiet_escape": (curvature_after_quiet_escape, True),
+    "curvature_after_escape_by_control": (curvature_after_escape_by_control, True),
+    "distance_after_escape": (distance_after_escape, True),
+    "error_with_phi": (error_with_phi, False),
+    "error_with_lambda_max": (error_with_lambda_max, False),
+    "error_with_adaptive_sharpness": (error_with_adaptive_sharpness, False),
+    "loss_with_phi": (loss_with_phi, False),
+    "width_to_the_other": (width_to_the_other, True),
+    "width_as_drawn": (width_as_drawn, True),
+    "width_filter_normalised": (width_filter_normalised, True),
+    "curvature_of_rescaled": (curvature_of_rescaled, True),
+    "phi_of_rescaled": (phi_of_rescaled, True),
+    "adaptive_sharpness_of_rescaled": (adaptive_sharpness_of_rescaled, True),
 }
-"""Values of one seed at one place of training, from its rows of the noise table, and whether they are ratios, whose mean
+"""Values of one seed at one place, from its rows of a table, and whether they are ratios, whose mean
 is geometric."""

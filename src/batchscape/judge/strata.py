@@ -70,3 +70,18 @@ def add_loss_after(runs: pd.DataFrame, curves: pd.DataFrame, *, epochs: int = 5)
     late = curves[curves["epoch"] >= epochs - 1e-9].sort_values("epoch")
     losses = late.groupby("hash")["train_loss"].first()
     return runs.assign(**{f"train_loss_after_{epochs}_epochs": runs["hash"].map(losses).astype(np.float64)})
+
+
+def add_distances(runs: pd.DataFrame, curves: pd.DataFrame, *, updates: int = 320, epochs: int = 5) -> pd.DataFrame:
+    """The table of runs with the distance from the start at equal updates, and at equal epochs.
+
+    Both taken where a run was looked at there exactly; NaN for runs that were not, or ended before.
+    """
+    at_updates = curves[curves["updates"] == updates].groupby("hash")["distance"].first()
+    at_epochs = curves[(curves["epoch"] - epochs).abs() < 1e-9].groupby("hash")["distance"].first()
+    return runs.assign(
+        **{
+            f"distance_after_{updates}_updates": runs["hash"].map(at_updates).astype(np.float64),
+            f"distance_after_{epochs}_epochs": runs["hash"].map(at_epochs).astype(np.float64),
+        }
+    )

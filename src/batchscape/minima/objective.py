@@ -289,9 +289,11 @@ class Objective:
         return self._at
 
 
-def objective_of(model: keras.Model, data: Data, split: str = "train", *, loss: Any = None) -> Objective:
+def objective_of(
+    model: keras.Model, data: Data, split: str = "train", *, loss: Any = None, **options: Any
+) -> Objective:
     """The objective of a model on `"train"`, `"val"` or `"test"` data, with the loss it was trained with."""
-    return Objective(model, *data.split(split), losses.loss_of(model, data, loss))
+    return Objective(model, *data.split(split), losses.loss_of(model, data, loss), **options)
 
 
 def _positions(variables, weights) -> list[int | None]:

@@ -5,18 +5,20 @@ from typing import Any, TypeVar
 
 from batchscape.errors import unknown_name
 from batchscape.profiles.main import PROFILES, Profile
-from batchscape.profiles.minima import MINIMA_PROFILES, MinimaProfile
+from batchscape.profiles.minima import MINIMA_PROFILES, REPLICATIONS, MinimaProfile, Replication
 from batchscape.profiles.noise import NOISE_PROFILES, NoiseProfile
 
-AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile)
+AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication)
 
 __all__ = [
     "MINIMA_PROFILES",
     "NOISE_PROFILES",
     "PROFILES",
+    "REPLICATIONS",
     "MinimaProfile",
     "NoiseProfile",
     "Profile",
+    "Replication",
     "execution",
     "find",
 ]

@@ -1,0 +1,86 @@
+"""Every sharpness of the literature at the weights where a run ended."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from batchscape import losses
+from batchscape.data import Data
+from batchscape.minima.hessian import hessian_eigenvalues, hessian_trace
+from batchscape.minima.objective import Objective, objective_of
+from batchscape.minima.sharpness import Sharpness, keskar_sharpness, rho_sharpness
+from batchscape.record import Record, Weights
+
+MEASURES: Mapping[str, Callable[[Objective, Weights], Sharpness]] = {
+    "phi": lambda f, w: keskar_sharpness(f, w),
+    "phi_half": lambda f, w: keskar_sharpness(f, w, epsilon=5e-4),
+    "phi_subspace": lambda f, w: keskar_sharpness(f, w, subspace=100),
+    "phi_subspace_half": lambda f, w: keskar_sharpness(f, w, epsilon=5e-4, subspace=100),
+    "worst": lambda f, w: rho_sharpness(f, w, rho=0.05, steps=40),
+    "sam": lambda f, w: rho_sharpness(f, w, rho=0.05, kind="sam"),
+    "average": lambda f, w: rho_sharpness(f, w, rho=0.01, kind="average", repeats=100),
+    "worst_of_128": lambda f, w: rho_sharpness(f, w, rho=0.05, examples=128),
+    "adaptive_worst": lambda f, w: rho_sharpness(f, w, rho=0.5, adaptive=True, steps=40),
+    "adaptive_average": lambda f, w: rho_sharpness(f, w, rho=0.1, kind="average", adaptive=True, repeats=100),
+}
+"""Measures by the name of their column, with the radii of their papers where these make sense here."""
+
+
+def measure_sharpness(
+    model: keras.Model, data: Data, loss: str | None = None, *, names: Sequence[str] = tuple(MEASURES)
+) -> Callable[[Record], dict[str, Any]]:
+    """A function that measures the sharpness of the training loss at the final weights of a run.
+
+    Args:
+        model: The model of the runs.
+        data: Their data; all training examples count.
+        loss: The loss that their cells name.
+        names: Names in `MEASURES`.
+
+    Returns:
+        A function from a `Record` to one value a measure.
+    """
+    f = objective_of(model, data, loss=loss)
+    return lambda record: {name: MEASURES[name](f, record.weights["final"]).value for name in names}
+
+
+def measure_published(
+    model: keras.Model,
+    data: Data,
+    loss: str | None = None,
+    *,
+    names: Sequence[str],
+    hessian_examples: int,
+    n_probes: int,
+) -> Callable[[Record], dict[str, Any]]:
+    """Like `measure_sharpness`, with the Hessian of the first examples, and BatchNorm's moments estimated anew beside.
+
+    Returns:
+        A function from a `Record` to the measures, `lambda_max`, `trace` and `trace_stderr` on `hessian_examples` training
+        examples, and losses and accuracies such as `test_loss_reestimated`.
+    """
+    measured = measure_sharpness(model, data, loss, names=names)
+    x = keras.tree.map_structure(lambda array: array[:hessian_examples], data.x_train)
+    part = Objective(model, x, data.y_train[:hessian_examples], losses.loss_of(model, data, loss))
+    anew = {split: objective_of(model, data, split, loss=loss, batch_norm="reestimate") for split in ("train", "test")}
+
+    def measure(record: Record) -> dict[str, Any]:
+        weights = record.weights["final"]
+        with_new_moments = {split: f.evaluate(weights) for split, f in anew.items()}
+        top = hessian_eigenvalues(part, weights)
+        trace = hessian_trace(part, weights, n_probes=n_probes)
+        return {
+            **measured(record),
+            "lambda_max": float(top.values[0]),
+            "hessian_converged": bool(top.converged.all()),
+            "trace": trace.mean,
+            "trace_stderr": trace.stderr,
+            **{
+                f"{split}_{name}_reestimated": v
+                for split, values in with_new_moments.items()
+                for name, v in values.items()
+            },
+        }
+
+    return measure

@@ -1,0 +1,167 @@
+"""The study of the minima on a small scale, and the numbers that its statements are judged by."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import batchscape as bs
+from batchscape import minima_study
+from batchscape.draw import gallery
+from batchscape.judge import claims, readings, strata
+from batchscape.profiles import MINIMA_PROFILES, REPLICATIONS
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("minima")
+
+
+@pytest.fixture(scope="module")
+def tables(store):
+    return minima_study.run_minima_study("smoke", store, show_progress=False)
+
+
+def test_the_study_measures_every_minimum_of_the_main_job(tables):
+    profile = MINIMA_PROFILES["smoke"]
+    assert len(tables.minima) == len(profile.main.grid())
+    measured = tables.minima[["lambda_max", "trace", *profile.measures]]
+    assert (measured[tables.minima["reached"].astype(bool)] > 0).all(axis=None)
+
+
+def test_escapes_begin_where_full_batch_ended_and_move(tables):
+    first = tables.escapes[tables.escapes["epoch"] == 0]
+    for name, place in minima_study.STARTS.items():
+        np.testing.assert_allclose(first[place], first[f"start_{name}"])
+    later = tables.escapes[tables.escapes["epoch"] > 0]
+    assert set(later["arm"]) == set(minima_study.ARMS.values())
+    assert (later["moved"] > 0).all()
+    noisy, quiet = (later.loc[later["arm"] == minima_study.ARMS[arm], "moved"].mean() for arm in ("noisy", "quiet"))
+    assert noisy > 3 * quiet  # Ten times the rate.
+
+
+def test_a_rescaled_minimum_is_the_same_function(tables):
+    for _, rows in tables.rescaled.groupby("seed"):
+        np.testing.assert_allclose(rows["loss"], rows["loss"].iloc[0], rtol=1e-4)
+        np.testing.assert_allclose(rows["adaptive_worst"], rows["adaptive_worst"].iloc[0], rtol=0.02)
+        assert rows["lambda_max"].max() > 1.2 * rows["lambda_max"].min()
+
+
+def test_widths_are_looked_at_three_ways(tables):
+    assert set(tables.flip["way"]) == {"to the other", "none", "filter"}
+    lengths = tables.flip.pivot(index=["seed", "weight_decay"], columns=["batch", "way"], values="distance")
+    for way in ("to the other", "none"):  # One length for both batches.
+        pair = lengths.xs(way, axis=1, level="way")
+        np.testing.assert_allclose(pair.iloc[:, 0], pair.iloc[:, 1], rtol=1e-5)
+
+
+def test_the_tables_are_judged_and_drawn(tables, tmp_path):
+    found = {verdict.claim.id: verdict for verdict in claims.verdicts_of(tables.frames.values())}
+    assert {"C36", "C37", "C42b", "C42e", "C42h", "C44", "C46"} <= set(found)
+    assert "fails" in found["C42h"].word
+    drawn = gallery.draw_all(tables.save(tmp_path / "tables"), tmp_path / "figures")
+    assert set(drawn) == {"fig09_sharpness", "fig10_minima_controls"}
+
+
+def test_a_replication_has_three_arms_and_two_budgets(tmp_path):
+    found = minima_study.run_replication("keskar-smoke", tmp_path, show_progress=False)
+    profile = REPLICATIONS["keskar-smoke"]
+    table = found.published
+    assert len(table) == 3 * 2 * profile.seeds
+    assert table["phi"].notna().all()
+    assert {"lambda_max", "test_loss_reestimated", "train_accuracy_reestimated"} <= set(table)
+    families = strata.families(table[table["budget"] == "epochs"], least=2)
+    assert [family.stratum for family in families] == ["fixed rate", "fixed rate/batch"]
+    assert all(family.batches == [profile.small, profile.large] for family in families)
+    verdict = claims.verdict("C42k", table.assign(model="keskar_f1"))
+    assert len(verdict.comparisons) == 2
+    found.frames["published"]["model"] = "keskar_f1"
+    assert set(gallery.draw_all(found.save(tmp_path / "tables"), tmp_path / "figures")) == {"fig11_keskar"}
+
+
+def test_sharpness_of_stored_runs_and_of_a_file_agree(tmp_path, digits):
+    cell = bs.Cell(batch_size=64, epochs=1, train_size=200, learning_rate=0.1)
+    bs.run_sweep(bs.Grid([cell]), store=tmp_path / "runs", executor="serial", show_progress=False)
+    of_runs = minima_study.sharpness_of_runs(tmp_path / "runs", executor="serial", show_progress=False).iloc[0]
+    data = bs.load_dataset("digits", train_size=200)
+    model = bs.build_model("mlp", data)
+    record = next(iter(bs.Store(tmp_path / "runs").records()))
+    model.set_weights(record.weights["final"])
+    model.save(tmp_path / "net.keras")
+    of_file = minima_study.sharpness_of_file(tmp_path / "net.keras", data)
+    for name in ("train_loss", "lambda_max", "trace", "phi", "worst", "adaptive_average"):
+        assert of_file[name] == pytest.approx(of_runs[name], rel=1e-3), name
+
+
+def family_of(measure, error):
+    n = len(measure)
+    return pd.DataFrame(
+        {"phi": measure, "test_accuracy": 1 - np.asarray(error), "reached": True, "seed": 0, "batch": range(n)}
+    )
+
+
+def test_rank_correlations_are_spearmans():
+    rng = np.random.default_rng(0)
+    measure, error = rng.normal(size=9), rng.integers(0, 4, 9) / 10
+    expected = stats.spearmanr(measure, error).statistic
+    assert readings.error_with_phi(family_of(measure, error)) == pytest.approx(expected)
+    assert np.isnan(readings.error_with_phi(family_of(measure, np.zeros(9))))
+    rows = family_of(measure, error)
+    rows["reached"] = [None] * 9
+    assert np.isnan(readings.error_with_phi(rows))
+
+
+def test_readings_of_an_escape_compare_with_where_it_began():
+    rows = pd.DataFrame(
+        {
+            "arm": list(minima_study.ARMS.values()),
+            "epoch": 5,
+            "train_loss": [0.2, 0.5, 0.8],
+            "lambda_max": [2.0, 9.0, 10.0],
+            "barrier": [0.3, 0.0, 0.0],
+            "distance": [12.0, 10.1, 11.0],
+            "start_loss": 1.0,
+            "start_lambda_max": 8.0,
+            "start_distance": 10.0,
+        }
+    )
+    assert readings.loss_after_escape(rows) == pytest.approx(0.25)
+    assert readings.barrier_of_escape(rows) == pytest.approx(0.3)
+    assert readings.curvature_after_escape(rows) == pytest.approx(0.25)
+    assert readings.curvature_after_quiet_escape(rows) == pytest.approx(9 / 8)
+    assert readings.curvature_after_escape_by_control(rows) == pytest.approx(0.2)
+    assert readings.distance_after_escape(rows) == pytest.approx(1.2)
+    assert readings.loss_after_escape(rows.assign(epoch=0)) is None
+
+
+def test_places_are_families_factors_and_weight_decays():
+    minima = pd.DataFrame({"phi": 1.0, "batch": [1, 2, 4], "learning_rate": 0.1, "seed": 0})
+    assert [place for place, _ in readings._places(minima)] == ["at fixed η = 0.1"]
+    rescaled = pd.DataFrame({"factor": [0.5, 1.0, 2.0], "seed": 0, "lambda_max": [3.0, 1.0, 4.0]})
+    values = [readings.curvature_of_rescaled(rows) for _, rows in readings._places(rescaled)]
+    assert values == [3.0, 4.0]
+    flip = pd.DataFrame(
+        {
+            "width": [2.0, 1.0, 1.0, 4.0],
+            "weight_decay": [0, 0, 1, 1],
+            "batch": [8, 64, 8, 64],
+            "way": "filter",
+            "seed": 0,
+        }
+    )
+    assert [readings.width_filter_normalised(rows) for _, rows in readings._places(flip)] == [2.0, 0.25]
+
+
+def test_distances_are_taken_at_equal_updates_and_epochs():
+    runs = pd.DataFrame({"hash": ["a", "b", "c"]})
+    curves = pd.DataFrame(
+        {
+            "hash": ["a", "a", "b", "b", "c"],
+            "updates": [160, 320, 320, 640, 100],
+            "epoch": [5, 10, 2.5, 5, 3],
+            "distance": [1.0, 2.0, 3.0, 4.0, 5.0],
+        }
+    )
+    found = strata.add_distances(runs, curves)
+    np.testing.assert_array_equal(found["distance_after_320_updates"], [2, 3, np.nan])
+    np.testing.assert_array_equal(found["distance_after_5_epochs"], [1, 4, np.nan])
