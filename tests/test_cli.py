@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import batchscape as bs
 from batchscape import cli
 
 SMALL = [
@@ -84,6 +85,37 @@ def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, tmp_path):
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_loss_around_minima_is_drawn_from_runs_and_from_files(run, tmp_path, digits):
+    run("sweep", *SMALL, "--store", "runs/demo")
+    status, out, _ = run("landscape", "runs/demo", "--around", "full", "--points", "3", "-q")
+    assert status == 0
+    assert out.startswith("Plane(3 × 3 points")
+    assert sorted(file.suffix for file in (tmp_path / "runs/demo/figures").glob("plane_full.*")) == [
+        *(".html", ".json", ".npz", ".pdf", ".png")
+    ]
+    for seed in range(3):
+        bs.build_model("cnn_bn", digits, seed=seed).save(tmp_path / f"net{seed}.keras")
+    status, out, _ = run("landscape", "net0.keras", "net1.keras", "--points", "3", "-q")
+    assert status == 0
+    assert "Loss barrier between net0 and net1" in out
+    status, out, _ = run("landscape", "net0.keras", "net1.keras", "net2.keras", "--points", "3", "-q")
+    assert status == 0
+    through = bs.load_result(tmp_path / "figures/plane.npz")
+    assert list(through.marks) == ["net0", "net1", "net2"]
+
+
+def test_sharpness_of_runs_and_of_a_file_is_printed(run, tmp_path, digits):
+    run("sweep", *SMALL, "--store", "runs/demo")
+    status, out, _ = run("sharpness", "runs/demo", "--executor", "serial", "-q")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["batch", "16", "64"]
+    assert {"lambda_max", "phi", "adaptive_worst"} <= set(out.splitlines()[0].split())
+    (tmp_path / "broken.keras").write_text("nothing")
+    status, _, err = run("sharpness", "broken.keras")
+    assert status == 2
+    assert "must be a .keras file" in err
+
+
 MYNET = """
 import keras
 def build():
@@ -149,6 +181,13 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["results", "nowhere"], "No store at"),
         (["landscape", "nowhere", "--between", "8", "full"], "No store at"),
         (["landscape", "nowhere"], "landscape needs two batch sizes"),
+        (["landscape", "nowhere", "--around", "8"], "No store at"),
+        (["landscape", "nowhere", "--around", "8", "--between", "8", "full"], "around 8"),
+        (["landscape", "nothing.keras"], "must be a .keras file"),
+        (["landscape", *["net.keras"] * 4], "one, two or three .keras files. Received: 4"),
+        (["sharpness"], "sharpness needs runs, a .keras file, or --study"),
+        (["sharpness", "nowhere"], "No store at"),
+        (["sharpness", "--study", "huge"], "Received: study='huge'"),
         (["claims", "--tables", "nowhere"], "must hold the tables of a study"),
         (["figures", "--tables", "nowhere"], "must hold the tables of a study"),
         (["reproduce", "--profile", "huge"], "Unknown profile"),
@@ -172,7 +211,7 @@ def test_bad_input_is_one_line_and_exit_status_2(run, tmp_path, arguments, messa
 
 def test_every_command_shows_an_example_in_its_help(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    for command in ("reproduce", "sweep", "results", "landscape", "noise", "claims", "figures"):
+    for command in ("reproduce", "sweep", "results", "landscape", "sharpness", "noise", "claims", "figures"):
         status, out, _ = run(command, "--help")
         assert status == 0
         assert f"Example: batchscape {command}" in " ".join(out.replace("`", "").split()), command

@@ -32,6 +32,8 @@ _HOME = {
     "normalize_directions": "minima.directions",
     "difference_directions": "minima.directions",
     "load_result": "minima.results",
+    "WeightsCallback": "minima.trajectory",
+    "trajectory_plane": "minima.trajectory",
     "keskar_sharpness": "minima.sharpness",
     "rho_sharpness": "minima.sharpness",
     "rescale_relu": "minima.sharpness",

@@ -165,33 +165,69 @@ def results(
         _print_runs(frame)
 
 
-@app.command(epilog="Example: `batchscape landscape runs/sweep --between 8 full`")
+@app.command(
+    epilog="Example: `batchscape landscape runs/sweep --between 8 full`, `batchscape landscape runs/sweep --around 8`, or "
+    "`batchscape landscape net.keras --data mydata:load`"
+)
 def landscape(
-    store: Annotated[str, typer.Argument(help="Folder of the runs.")] = "runs/sweep",
+    where: Annotated[list[str] | None, typer.Argument(help="Folder of the runs, or one to three .keras files.")] = None,
     between: Annotated[tuple[str, str], typer.Option(help="Two batch sizes; every paired seed gives a line.")] = (
         "",
         "",
     ),
+    around: Annotated[str, typer.Option(help="A batch size; a plane around its minimum.")] = "",
+    dataset: Annotated[
+        str, typer.Option("--dataset", "--data", help="For .keras files: name, .npz or module:function.")
+    ] = "digits",
     learning_rate: Annotated[float | None, typer.Option(help="Runs at this rate, where the store has several.")] = None,
-    points: Annotated[int, typer.Option(help="Points on each line, from α = −1 to 2.")] = 61,
-    out: Annotated[str | None, typer.Option(help="Folder for the figure; STORE/figures by default.")] = None,
+    points: Annotated[
+        int | None, typer.Option(help="Points on a line, α = −1 to 2 (61), or along each axis of a plane (25).")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the figures; STORE/figures by default.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draw loss and accuracy on the lines between the minima of two batch sizes, seeds paired."""
-    if not all(between):
-        raise InvalidInput("landscape needs two batch sizes, such as: --between 8 full. Received: none")
-    ends = [_batch_size(item) for item in between]
-    if points < 3:
+    """Draw the loss on the lines between minima of two batch sizes, or on a plane around one; or so for models you saved."""
+    where = where or ["runs/sweep"]
+    if points is not None and points < 3:
         raise InvalidInput(f"--points must be an integer ≥ 3, or nothing lies between the ends. Received: {points}")
+    sizes = {} if points is None else {"points": points}
+    if all(name.endswith(".keras") for name in where):
+        _landscape_of_files(where, dataset, out or "figures", sizes, show_progress=not quiet)
+        return
+    if bool(around) == all(between) or len(where) > 1:
+        raise InvalidInput(
+            "landscape needs two batch sizes, such as: --between 8 full, or one, such as: --around 8. Received: "
+            f"{len(where)} folders, between {' and '.join(filter(None, between)) or 'none'}, around {around or 'none'}"
+        )
+    chosen = [_batch_size(item) for item in ([around] if around else between)]
     from batchscape.sweep.store import Store as RunStore
 
-    runs = RunStore(store).require()
+    runs = RunStore(where[0]).require()
     import_tensorflow()
-    from batchscape import landscape as lines
+    from batchscape import landscape as drawn
 
-    found = lines.lines_between(runs, *ends, learning_rate=learning_rate, points=points, show_progress=not quiet)
-    print(lines.summarise_barriers(found))
-    print(lines.draw_lines(found, out or runs.path / "figures", store=runs))
+    folder, basis = out or runs.path / "figures", f"Runs of {runs.path.name}"
+    how = {"learning_rate": learning_rate, "show_progress": not quiet, **sizes}
+    if around:
+        plane = drawn.plane_around(runs, *chosen, **how)
+        print(plane, *drawn.draw_plane(plane, f"plane_{around}", folder, basis=f"{basis}."), sep="\n")
+    else:
+        found = drawn.lines_between(runs, *chosen, **how)
+        print(drawn.summarise_barriers(found), drawn.draw_lines(found, folder, basis=basis), sep="\n")
+
+
+def _landscape_of_files(files: list[str], dataset: str, out: str, sizes: dict, *, show_progress: bool) -> None:
+    if len(files) > 3:
+        raise InvalidInput(f"landscape takes one, two or three .keras files. Received: {len(files)}")
+    import_tensorflow()
+    from batchscape import landscape as drawn
+
+    if len(files) == 2:
+        found = drawn.line_of_files(*files, dataset, **sizes)
+        print(drawn.summarise_barriers(found), drawn.draw_lines(found, out, basis=f"Data {dataset}"), sep="\n")
+    else:
+        plane = drawn.planes_of_files(files, dataset, show_progress=show_progress, **sizes)
+        print(plane, *drawn.draw_plane(plane, "plane", out, basis=f"Data {dataset}."), sep="\n")
 
 
 @app.command(

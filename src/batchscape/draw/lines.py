@@ -15,7 +15,8 @@ SHOWS = "a: loss and b: accuracy at (1 − α)·w(start) + α·w(end); faint lin
 def ends_of(lines: pd.DataFrame) -> dict[str, str]:
     """Names of the two ends of some lines, `start` and `end`."""
     first = lines.iloc[0]
-    return {"start": f"B = {first['batch_a']}", "end": f"B = {first['batch_b']}"}
+    names = [first[end] if isinstance(first[end], str) else f"B = {first[end]}" for end in ("batch_a", "batch_b")]
+    return dict(zip(("start", "end"), names, strict=True))
 
 
 def along_line(ax: Axes, lines: pd.DataFrame, quantity: str, *, label: str, log: bool = False) -> Axes:

@@ -15,16 +15,17 @@ from batchscape.record import Record, Weights
 MEASURES: Mapping[str, Callable[[Objective, Weights], Sharpness]] = {
     "phi": lambda f, w: keskar_sharpness(f, w),
     "phi_half": lambda f, w: keskar_sharpness(f, w, epsilon=5e-4),
-    "phi_subspace": lambda f, w: keskar_sharpness(f, w, subspace=100),
-    "phi_subspace_half": lambda f, w: keskar_sharpness(f, w, epsilon=5e-4, subspace=100),
+    "phi_subspace": lambda f, w: keskar_sharpness(f, w, subspace=min(100, f.n_parameters)),
+    "phi_subspace_half": lambda f, w: keskar_sharpness(f, w, epsilon=5e-4, subspace=min(100, f.n_parameters)),
     "worst": lambda f, w: rho_sharpness(f, w, rho=0.05, steps=40),
     "sam": lambda f, w: rho_sharpness(f, w, rho=0.05, kind="sam"),
     "average": lambda f, w: rho_sharpness(f, w, rho=0.01, kind="average", repeats=100),
-    "worst_of_128": lambda f, w: rho_sharpness(f, w, rho=0.05, examples=128),
+    "worst_of_128": lambda f, w: rho_sharpness(f, w, rho=0.05, examples=min(128, f.n_examples)),
     "adaptive_worst": lambda f, w: rho_sharpness(f, w, rho=0.5, adaptive=True, steps=40),
     "adaptive_average": lambda f, w: rho_sharpness(f, w, rho=0.1, kind="average", adaptive=True, repeats=100),
 }
-"""Measures by the name of their column, with the radii of their papers where these make sense here."""
+"""Measures by the name of their column, with the radii of their papers where these make sense here; subspaces and subsets are
+no larger than there is room for."""
 
 
 def measure_sharpness(

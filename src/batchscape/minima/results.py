@@ -31,7 +31,7 @@ def save(result: Any, file: str | os.PathLike, **arrays: np.ndarray) -> pathlib.
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     arrays |= {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
     rest = {name: value for name, value in fields.items() if name not in arrays}
-    text = json.dumps({"kind": type(result).__name__, "schema_version": SCHEMA_VERSION, **rest}, sort_keys=True)
+    text = json.dumps({"kind": type(result).__name__, "schema_version": SCHEMA_VERSION, **rest})
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +47,9 @@ def save(result: Any, file: str | os.PathLike, **arrays: np.ndarray) -> pathlib.
 
 def load_result(file: str | os.PathLike) -> Any:
     """Read what a result has saved: a `Plane`, a `Line`, a `SpectralDensity`, ... ."""
-    from batchscape.minima import line, plane, spectrum
+    from batchscape.minima import line, plane, spectrum, trajectory
 
-    kinds = {kind.__name__: kind for kind in (line.Line, plane.Plane, spectrum.SpectralDensity)}
+    kinds = {kind.__name__: kind for kind in (line.Line, plane.Plane, spectrum.SpectralDensity, trajectory.Trajectory)}
     arrays, fields = _read(_npz(file))
     kind = kinds[fields.pop("kind")]
     known = {field.name: field.type for field in dataclasses.fields(kind)}
