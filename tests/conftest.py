@@ -62,7 +62,8 @@ def measured(committed_verdicts):
     ]
     found = bs.critical_batch_size(noise.targets)
     critical = gallery.with_interval(found.b_crit, found.low, found.high)
-    return {*intervals_in(" ".join(found.summary for found in committed_verdicts)), *scales, critical}
+    seen = gallery.picture_numbers(bs.Tables.load(ROOT / "figures/data/minima").pictures).values()
+    return {*intervals_in(" ".join(found.summary for found in committed_verdicts)), *scales, critical, *seen}
 
 
 @pytest.fixture

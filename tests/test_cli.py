@@ -85,6 +85,19 @@ def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, tmp_path):
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_runs_of_a_model_that_is_gone_do_not_stand_in_the_way(run, tmp_path):
+    (tmp_path / "mynet.py").write_text(MYNET)
+    (tmp_path / "mydata.py").write_text(MYDATA)
+    theirs = ["--model", "mynet:build", "--data", "mydata:load", *SMALL[:6], *SMALL[8:]]
+    assert run("sweep", *theirs, "--store", "runs/demo")[0] == 0
+    run("sweep", *SMALL, "--store", "runs/demo")
+    (tmp_path / "mynet.py").unlink()
+    sys.modules.pop("mynet")
+    status, out, _ = run("landscape", "runs/demo", "--between", "16", "full", "--points", "3", "-q")
+    assert status == 0
+    assert "Loss barrier between B = 16 and B = 64" in out
+
+
 def test_the_loss_around_minima_is_drawn_from_runs_and_from_files(run, tmp_path, digits):
     run("sweep", *SMALL, "--store", "runs/demo")
     status, out, _ = run("landscape", "runs/demo", "--around", "full", "--points", "3", "-q")

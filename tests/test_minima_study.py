@@ -55,6 +55,13 @@ def test_widths_are_looked_at_three_ways(tables):
         np.testing.assert_allclose(pair.iloc[:, 0], pair.iloc[:, 1], rtol=1e-5)
 
 
+def test_pictures_say_how_much_they_show(tables):
+    seen = tables.pictures
+    assert (seen["on_first_axis"] + seen["on_second_axis"]).between(0.5, 1).all()
+    assert (seen["on_random_plane"] < 0.01).all()  # Two of 17,226 dimensions.
+    assert (seen["widest_by_narrowest"] >= 1).all()
+
+
 def test_the_tables_are_judged_and_drawn(tables, tmp_path):
     found = {verdict.claim.id: verdict for verdict in claims.verdicts_of(tables.frames.values())}
     assert {"C36", "C37", "C42b", "C42e", "C42h", "C44", "C46"} <= set(found)
@@ -73,6 +80,8 @@ def test_a_replication_has_three_arms_and_two_budgets(tmp_path):
     families = strata.families(table[table["budget"] == "epochs"], least=2)
     assert [family.stratum for family in families] == ["fixed rate", "fixed rate/batch"]
     assert all(family.batches == [profile.small, profile.large] for family in families)
+    only_epochs = table[table["budget"] == "epochs"].assign(model="keskar_f1")
+    assert claims.verdict("C42l", only_epochs).word == "not measured"
     verdict = claims.verdict("C42k", table.assign(model="keskar_f1"))
     assert len(verdict.comparisons) == 2
     found.frames["published"]["model"] = "keskar_f1"

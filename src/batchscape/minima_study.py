@@ -1,5 +1,6 @@
 """The study of the minima: are those of small batches flatter, by any measure, and does it matter?"""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from batchscape import profiles, progress
+from batchscape.config import Cell
 from batchscape.data import load_dataset
 from batchscape.errors import InvalidInput
 from batchscape.judge import claims, strata
@@ -18,14 +20,16 @@ from batchscape.minima.line import Line, interpolate, slice_along
 from batchscape.minima.measures import MEASURES, measure_published, measure_sharpness
 from batchscape.minima.objective import Objective, objective_of
 from batchscape.minima.sharpness import rescale_relu
+from batchscape.minima.trajectory import WeightsCallback, trajectory_plane
 from batchscape.models import build_model, load_model
 from batchscape.profiles import MinimaProfile, Replication
 from batchscape.record import Record, environment
-from batchscape.sweep.measure import measure_runs
+from batchscape.sweep.measure import keep_table, measure_runs
 from batchscape.sweep.results import load_results
 from batchscape.sweep.run import run_sweep
 from batchscape.sweep.store import Store
 from batchscape.tables import Tables
+from batchscape.train.fit import fit_one
 
 FLIP_MODEL = "cnn_bn"
 """A net with BatchNorm: the scale of its kernels is free, so weight decay moves it without changing the function."""
@@ -51,8 +55,8 @@ def run_minima_study(profile: str | MinimaProfile, store: str | os.PathLike | St
 
     Returns:
         `Tables`: `minima` (one row a run of the main job), `escapes` (one row a seed, arm and number of epochs after a
-        minimum of full batch), `rescaled` (one row a seed and factor), `flip` (one row a seed, batch size, weight decay and
-        way of looking) and `slices` (one row a point of a line around a minimum).
+        minimum of full batch), `rescaled` (one row a seed and factor) and `flip` (one row a seed, batch size, weight decay
+        and way of looking) and `pictures` (one row a seed: what pictures of one run show and hide).
     """
     profile = profiles.find(profile, profiles.MINIMA_PROFILES)
     store, how = Store.of(store), profiles.execution(profile, how)
@@ -63,12 +67,17 @@ def run_minima_study(profile: str | MinimaProfile, store: str | os.PathLike | St
     minima = runs[list(RUN_COLUMNS)].merge(curvature, on="hash", how="left").merge(sharpness, on="hash", how="left")
     minima = strata.add_distances(minima, curves[curves["hash"].isin(runs["hash"])])
     full = runs[(runs["batch"] == runs["n_train"]) & (runs["reached"] == True)]  # noqa: E712 (the column also holds None)
-    frames = {
-        "minima": minima.drop(columns="hash"),
-        "escapes": _escapes(profile, store, dict(zip(full["seed"], full["hash"], strict=True)), how),
-        "rescaled": _rescaled(profile, store, list(full["hash"]), how),
-        **_flip(profile, store, how),
+    starts = dict(zip(full["seed"].map(int), full["hash"], strict=True))
+    options = {**dataclasses.asdict(profile), "starts": list(starts.values())}
+    made = {
+        "escapes": lambda: _escapes(profile, store, starts, how),
+        "rescaled": lambda: _rescaled(profile, store, list(starts.values()), how),
+        "flip": lambda: _flip(profile, store, how),
+        "pictures": lambda: _pictures(profile, how),
     }
+    frames = {"minima": minima.drop(columns="hash")}
+    for name, make in made.items():
+        frames[name] = keep_table(store, runs["hash"].iloc[0], name, options, make)
     return Tables(frames, {"profile": profile.name, "description": claims.describe(runs), "environment": environment()})
 
 
@@ -99,6 +108,7 @@ def run_replication(profile: str | Replication, store: str | os.PathLike | Store
             **how,
         )
         for chosen, names in ((by_epochs, profile.measures), (~by_epochs, profile.measures[:1]))
+        if chosen.any()
     ]
     table = runs[list(RUN_COLUMNS)].merge(pd.concat(measured), on="hash", how="left").drop(columns="hash")
     description = f"{profile.source}: {profile.dataset}, {profile.model}, B = {profile.small} and {profile.large}"
@@ -188,14 +198,14 @@ def _rescaled(profile: MinimaProfile, store: Store, runs: list[str], how: dict) 
     return pd.DataFrame(rows).assign(dataset=main.dataset, model=main.model, n=data.n_train)
 
 
-def _flip(profile: MinimaProfile, store: Store, how: dict) -> dict[str, pd.DataFrame]:
+def _flip(profile: MinimaProfile, store: Store, how: dict) -> pd.DataFrame:
     """How wide minima look with and without weight decay, before and after filter normalisation."""
     runs = run_sweep(profile.flip_grid(FLIP_MODEL), store=store, **how)
     main = profile.main
     data = load_dataset(main.dataset, train_size=main.train_size)
     f = objective_of(build_model(FLIP_MODEL, data, seed=0), data)
     alphas = np.linspace(-1, 1, profile.n_alphas)
-    rows, slices = [], []
+    rows = []
     with progress.report("flip", len(runs), show=how.get("show_progress", True)) as advance:
         for (seed, decay), pair in runs.groupby(["seed", "weight_decay"]):
             ends = {run.batch: store.load(run.hash) for run in pair.itertuples()}
@@ -211,12 +221,46 @@ def _flip(profile: MinimaProfile, store: Store, how: dict) -> dict[str, pd.DataF
                     left, right = line.widths(level=LEVEL)
                     width = min(left, 1.0) + min(right, 1.0)
                     rows.append({**place, **kept, "way": way, "width": width, "distance": line.distance})
-                    if seed == 0:
-                        slices.append(pd.DataFrame({**place, "way": way, "alpha": alphas, "loss": line.loss}))
                 advance()
     labels = {"dataset": main.dataset, "model": FLIP_MODEL, "n": data.n_train}
     averaged = pd.DataFrame(rows).groupby(["seed", "batch", "weight_decay", "way"], as_index=False).mean()
-    return {"flip": averaged.assign(**labels), "slices": pd.concat(slices, ignore_index=True)}
+    return averaged.assign(**labels)
+
+
+def _pictures(profile: MinimaProfile, how: dict) -> pd.DataFrame:
+    """What planes show of a run of ten epochs at B = 32, and how far the width of its end depends on the direction."""
+    main = profile.main
+    data = load_dataset(main.dataset, train_size=main.train_size)
+    f = objective_of(build_model(main.model, data, seed=0), data)
+    rows = []
+    with progress.report("pictures", main.seeds, show=how.get("show_progress", True)) as advance:
+        for seed in range(main.seeds):
+            kept = WeightsCallback(every="epoch")
+            cell = Cell(
+                dataset=main.dataset, train_size=main.train_size, model=main.model, learning_rate=main.learning_rate,
+                epochs=10, seed=seed,
+            )  # fmt: skip
+            fit_one(cell, data=data, callbacks=[kept])
+            end = kept.weights[-1]
+            path = trajectory_plane(f, {"run": kept.weights})
+            directions = random_directions(f, end, profile.n_directions, seed=seed)
+            lines = [slice_along(f, end, direction, np.linspace(-1, 1, profile.n_alphas)) for direction in directions]
+            widths = [sum(np.minimum(line.widths(level=LEVEL), 1.0)) for line in lines]
+            differences = np.array([f.flatten(weights) - f.flatten(end) for weights in kept.weights])
+            plane = np.linalg.qr(directions[:2].T)[0]
+            rows.append(
+                {
+                    "seed": seed,
+                    "on_first_axis": path.explained[0],
+                    "on_second_axis": path.explained[1],
+                    "on_random_plane": np.sum((differences @ plane) ** 2) / np.sum(differences**2),
+                    "off_plane": path.off_plane["run"].max() / np.linalg.norm(differences[0]),
+                    "widest_by_narrowest": max(widths) / min(widths),
+                    "n_directions": len(widths),
+                }
+            )
+            advance()
+    return pd.DataFrame(rows).assign(dataset=main.dataset, model=main.model, n=data.n_train, epochs=10)
 
 
 def _views(f: Objective, weights, other, alphas, n: int, *, size: float, seed: int) -> Iterator[tuple[str, Line]]:

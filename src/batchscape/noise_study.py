@@ -18,7 +18,7 @@ from batchscape.models import build_model
 from batchscape.noise import cost, measure, paths, steadiness
 from batchscape.profiles import NoiseProfile
 from batchscape.record import environment
-from batchscape.sweep.measure import measure_runs
+from batchscape.sweep.measure import keep_table, measure_runs
 from batchscape.sweep.results import load_results, to_frame
 from batchscape.sweep.run import run_sweep
 from batchscape.sweep.store import Store
@@ -54,8 +54,9 @@ def run_noise_study(profile: str | NoiseProfile, store: str | os.PathLike | Stor
         frames["epochs"] = _epochs(profile, store, how)
         frames["tails"] = _tails(profile, store, how)
         run = runs["hash"].iloc[0]
-        frames["surface"] = _kept(store, run, "surface", profile, lambda: _surface(profile, store, how))
-        frames["cost"] = _kept(store, run, "cost", profile, lambda: _cost(profile))
+        options = dataclasses.asdict(profile)
+        frames["surface"] = keep_table(store, run, "surface", options, lambda: _surface(profile, store, how))
+        frames["cost"] = keep_table(store, run, "cost", options, lambda: _cost(profile))
         frames |= _paths(profile, store, how)
         frames["targets"] = run_sweep(profile.target_grid(), store=store, **how)[list(TARGET_COLUMNS)]
     n = runs["n_train"].iloc[0]
@@ -76,14 +77,6 @@ def run_mnist_study(profile: str, store: str | os.PathLike | Store, **how) -> Ta
     """
     whole, first = (run_noise_study(name, store, **how) for name in (profile, f"{profile}-first-epoch"))
     return Tables({"mnist": whole.noise, "first_epoch": first.noise}, whole.about)
-
-
-def _kept(store: Store, run: str, kind: str, profile: NoiseProfile, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """A table that is made once and kept in the store, with the first run of the study."""
-    options = dataclasses.asdict(profile)
-    if store.load_measurement(run, kind, options) is None:
-        store.save_measurement(run, kind, options, {"rows": make().to_dict("records")})
-    return pd.DataFrame(store.load_measurement(run, kind, options)["rows"])
 
 
 def _noise(profile: NoiseProfile, runs: pd.DataFrame, store: Store, how: dict) -> pd.DataFrame:

@@ -283,6 +283,15 @@ def _seeds(frame: pd.DataFrame) -> int:
     return int(frame["seed"].nunique()) if "seed" in frame else 1
 
 
+def picture_numbers(pictures: pd.DataFrame) -> dict[str, str]:
+    """What planes show of a run, in words with intervals: means over seeds, by column of the table `pictures`."""
+    shares = {name: pictures[name] for name in ("on_first_axis", "on_second_axis", "off_plane")}
+    found = {name: with_interval(*mean_interval(values)) for name, values in shares.items()}
+    for name in ("on_random_plane", "widest_by_narrowest"):
+        found[name] = with_interval(*np.exp(mean_interval(np.log(pictures[name]))))
+    return found
+
+
 def mean_scale(noise: pd.DataFrame, epoch: float) -> str:
     """B_simple at an epoch: geometric mean over seeds, with its interval."""
     values = noise[noise["epoch"] == epoch].drop_duplicates("seed")["simple"]

@@ -118,6 +118,8 @@ def published(runs: pd.DataFrame, references: dict[str, dict[str, float]]) -> Fi
         ):
             for place, chosen in enumerate(arms.values()):
                 values = runs.loc[chosen & (runs["budget"] == budget), quantity].dropna().to_numpy(np.float64)
+                if len(values) < 2:
+                    continue
                 forward, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
                 mean, low, high = back(np.array(mean_interval(forward(values))))
                 at = place + (-0.12 if budget == "epochs" else 0.12)

@@ -185,6 +185,8 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         )
     for column, value in claim.where.items():
         runs = runs[runs[column] == value]
+    if runs.empty:
+        return Verdict(claim, "not measured", (), "no runs of this kind", "")
     least = min(3, runs["batch"].nunique())
     comparisons = tuple(_compare(claim, family) for family in strata.families(runs, least=least))
     return Verdict(claim, _combine(comparisons), comparisons, "", describe(runs))

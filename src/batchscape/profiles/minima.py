@@ -154,7 +154,7 @@ class Replication:
         dataset, model, optimizer, learning_rate: What is trained, and how.
         small, large: The two batch sizes.
         epochs: Epochs of the first budget.
-        until_loss: Training loss that ends the second.
+        until_loss: Training loss that ends the second; None for no second.
         max_updates: Updates after which the second is given up, at the small and at the large batch.
         seeds: Number of paired seeds.
         train_size: Training examples, None for all.
@@ -170,7 +170,7 @@ class Replication:
     small: int
     large: int
     epochs: int
-    until_loss: float
+    until_loss: float | None
     max_updates: tuple[int, int]
     optimizer: str = "adam"
     learning_rate: float = 1e-3
@@ -202,6 +202,7 @@ class Replication:
             for seed in range(self.seeds)
             for batch_size, rate, most in arms
             for budget in ({"epochs": self.epochs}, {"until_loss": self.until_loss, "max_updates": most})
+            if None not in budget.values()
         )
 
 

@@ -80,6 +80,23 @@ def measure_runs(
     return frame[[name for name in frame if not frame[name].map(lambda value: isinstance(value, (dict, list))).any()]]
 
 
+def keep_table(
+    store: Store, run: str, kind: str, options: Mapping[str, Any], make: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """A table that is made once and kept in the store, beside a run.
+
+    Args:
+        store: The store.
+        run: Name of the run.
+        kind: Name of the table.
+        options: What it depends on; other options are another table.
+        make: Makes it.
+    """
+    if store.load_measurement(run, kind, options) is None:
+        store.save_measurement(run, kind, options, {"rows": make().to_dict("records")})
+    return pd.DataFrame(store.load_measurement(run, kind, options)["rows"])
+
+
 _prepared: dict[tuple, Callable] = {}
 """The measuring function in use in this process; never more than one."""
 

@@ -12,7 +12,7 @@ import keras
 from batchscape import models, usercode
 from batchscape.config import ARRAYS, Cell
 from batchscape.data import Data, load_dataset
-from batchscape.errors import InvalidInput
+from batchscape.errors import DataNotFound, InvalidInput, UserCodeError
 from batchscape.losses import loss_of, metric_functions
 from batchscape.record import Record, Status, run_hash
 from batchscape.sweep.store import Store
@@ -105,8 +105,13 @@ class Sources:
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group])
 
     def made(self, record: Record, store: Store) -> bool:
-        """Whether a run was made with this model and these data."""
-        return self.label(record.cell) == record.cell and self.check(record.cell, store) == record.hash
+        """Whether a run was made with this model and these data; not if its model or data are gone."""
+        if self.label(record.cell) != record.cell:
+            return False
+        try:
+            return self.check(record.cell, store) == record.hash
+        except (UserCodeError, DataNotFound):
+            return False
 
     def check_run(self, record: Record, store: Store) -> None:
         """Refuse data or a model other than a run was made with; its weights would mean nothing there."""
