@@ -9,6 +9,7 @@ from keras import layers
 
 import batchscape as bs
 from batchscape.errors import BatchscapeError, InvalidInput
+from batchscape.minima import autodiff
 from batchscape.minima.line import Line, interpolate, slice_along
 from batchscape.minima.plane import evaluate_plane, plane_through
 from batchscape.minima.results import load_result
@@ -206,6 +207,18 @@ def test_what_the_first_layer_keeps_changes_nothing(digits, name):
             values = f.evaluate(f.unflatten(start + a * directions[0] + b * directions[1], weights))
             assert plane.loss[i, j] == pytest.approx(values["loss"], rel=1e-5)
             assert plane.accuracy[i, j] == pytest.approx(values["accuracy"], abs=2e-3)
+
+
+def test_a_first_layer_too_large_to_keep_is_made_anew(digits, monkeypatch):
+    f = bs.Objective(bs.build_model("mlp", digits, seed=0), digits.x_val, digits.y_val)
+    direction = np.ones(f.n_parameters)
+    kept = slice_along(f, f.weights, direction, [0.01])
+    assert f._derivatives._first_layer.size == 128
+    monkeypatch.setattr(autodiff, "KEPT_BYTES", 1)
+    anew = slice_along(f, f.weights, direction, [0.01])
+    np.testing.assert_allclose(anew.loss, kept.loss, rtol=1e-5)
+    weights = [np.array([*f.flatten(f.weights)]) for _ in range(2)]
+    assert f._derivatives._linear_parts(np.array(weights), []) == []
 
 
 def test_a_layer_that_is_used_twice_is_not_the_first(digits):

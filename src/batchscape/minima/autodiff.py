@@ -21,6 +21,9 @@ BLOCK_BYTES = 1 << 28
 POINTS_PER_CALL = 32
 """Points of a line or plane that one call evaluates."""
 
+KEPT_BYTES = 2 << 30
+"""Memory for what the first layer makes of all examples at the corners of a line or plane; more is made anew."""
+
 VECTORS_PER_PASS = 8
 """Hessian-vector products that share one forward and one gradient pass; more only cost compile time."""
 
@@ -153,6 +156,8 @@ class Derivatives:
         """What the first layer makes of the data at each point, before its bias; empty where there is none to keep."""
         first = self._first_layer
         if first is None or (first.moves and any((value != value[:1]).any() for value in other)):
+            return []
+        if 4 * first.size * self._n * len(trainable) > KEPT_BYTES:
             return []
         others = [[value[k] for value in other] for k in range(len(trainable))]
         return [self._first(*self._arguments(*point)) for point in zip(trainable, others, strict=True)]

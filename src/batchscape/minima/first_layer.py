@@ -23,10 +23,12 @@ class FirstLayer:
     Attributes:
         layer: The layer.
         moves: Whether its inputs depend on non-trainable variables, such as the moments of a `Normalization`.
+        size: How many numbers X W has for one example.
     """
 
     layer: keras.Layer
     moves: bool
+    size: int
 
     def linear_part(self, call: Callable[[], object]):
         """X W of this layer in a call of its model."""
@@ -56,7 +58,7 @@ def find(model: keras.Model, call: Callable[[], object], trainable: tf.Tensor, o
 
     Args:
         model: The model.
-        call: Calls it, with its variables taken from the following.
+        call: Calls it on one example, with its variables taken from the following.
         trainable: The tensor that all trainable variables are cut from.
         other: The other variables.
     """
@@ -69,7 +71,8 @@ def find(model: keras.Model, call: Callable[[], object], trainable: tf.Tensor, o
     for layer, seen in inputs.items():
         sources = _sources(seen[0])
         if len(seen) == 1 and trainable.ref() not in sources:
-            return FirstLayer(layer, moves=any(variable.ref() in sources for variable in other))
+            size = _linear(layer, seen[0]).shape.num_elements()
+            return FirstLayer(layer, moves=any(variable.ref() in sources for variable in other), size=size)
     return None
 
 
