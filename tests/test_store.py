@@ -6,12 +6,14 @@ import os
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import batchscape as bs
 from batchscape.config import Cell
 from batchscape.errors import StoreError
 from batchscape.record import Record, Status
+from batchscape.sweep.measure import keep_table
 from batchscape.sweep.results import load_results, summarise
 from batchscape.sweep.store import Store
 
@@ -207,3 +209,18 @@ def test_a_run_is_found_by_the_beginning_of_its_name(tmp_path):
 def test_relative_stores_stand_in_batchscape_home(tmp_path, monkeypatch):
     monkeypatch.setenv("BATCHSCAPE_HOME", str(tmp_path))
     assert bs.Store("runs/a").path == tmp_path / "runs" / "a"
+
+
+def test_a_table_is_made_once_and_keeps_its_gaps(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"seed": [0, 1], "width": [np.nan, np.nan], "way": ["a", "b"]})
+
+    tables = [keep_table(Store(tmp_path), "aa11", "widths", {"n": n}, make) for n in (1, 1, 2)]
+    assert len(made) == 2  # Other options are another table.
+    for table in tables:
+        assert table["width"].dtype == np.float64
+        assert table["width"].isna().all()
+        assert list(table["way"]) == ["a", "b"]

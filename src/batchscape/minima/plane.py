@@ -85,7 +85,7 @@ def evaluate_plane(
         >>> data = bs.load_dataset("digits", train_size=100)
         >>> f = bs.Objective(bs.build_model("mlp", data, seed=0), data.x_train, data.y_train)
         >>> plane = evaluate_plane(f, f.weights, bs.random_directions(f, f.weights), [-1, 0, 1], [0], show_progress=False)
-        >>> plane.loss.shape, abs(plane.loss[0, 1] - f(f.weights)) < 1e-6
+        >>> plane.loss.shape, bool(abs(plane.loss[0, 1] - f(f.weights)) < 1e-6)
         ((1, 3), True)
     """
     directions = along.check_directions(f, directions)

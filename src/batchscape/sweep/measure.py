@@ -1,6 +1,7 @@
 """Measurements on finished runs, kept beside their records: what is missing is measured, the rest is read."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -94,7 +95,8 @@ def keep_table(
     """
     if store.load_measurement(run, kind, options) is None:
         store.save_measurement(run, kind, options, {"rows": make().to_dict("records")})
-    return pd.DataFrame(store.load_measurement(run, kind, options)["rows"])
+    rows = store.load_measurement(run, kind, options)["rows"]  # JSON has null for NaN.
+    return pd.DataFrame({name: math.nan if value is None else value for name, value in row.items()} for row in rows)
 
 
 _prepared: dict[tuple, Callable] = {}
