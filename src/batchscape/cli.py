@@ -31,6 +31,7 @@ STUDIES = (
     "figures/data/mnist",
     "figures/data/definitions",
     "figures/data/minima",
+    "figures/data/keskar-f1",
 )
 """The committed tables."""
 

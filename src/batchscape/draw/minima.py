@@ -130,7 +130,8 @@ def published(runs: pd.DataFrame, references: dict[str, dict[str, float]]) -> Fi
             ax.plot([place - 0.3, place + 0.3], [value, value], color=style.GREY, linestyle=":", linewidth=1)
         if log:
             style.log_axis(ax.yaxis)
-        ax.set_xticks(range(len(arms)), list(arms), fontsize=6)
+        ax.set_xlim(-0.6, len(arms) - 0.4)
+        ax.set_xticks(range(len(arms)), list(arms), fontsize=5)
         ax.set_ylabel(label)
     style.letter_panels(axes)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -239,7 +239,7 @@ def to_markdown(given: Iterable[Verdict], *, evidence: bool = True) -> str:
             *(["<br>".join(item.lines)] if evidence else []),
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given))})"])
+    return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given if item.data))})"])
 
 
 def _subject(frame: pd.DataFrame) -> str:
