@@ -217,6 +217,12 @@ def test_a_number_of_eigenvalues_that_cannot_be_is_refused(call, message):
         hessian_eigenvalues(f, f.weights, **call)
 
 
+def test_as_many_eigenvalues_come_back_as_were_asked_for():
+    found = lanczos(diagonal(np.arange(20.0)), 20, k=5, max_steps=3)
+    assert found.values.shape == found.converged.shape == (5,)
+    assert not found.converged.all()
+
+
 def test_two_probes_are_the_fewest():
     with pytest.raises(InvalidInput, match="n_probes=1"):
         hutchinson_trace(diagonal([1.0]), 1, n_probes=1)

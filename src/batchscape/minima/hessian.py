@@ -76,7 +76,7 @@ def hessian_eigenvalues(
         block: Only the block of these variables: a layer or a variable, as in `f.variable_names`; eigenvectors are zero
             elsewhere.
         tolerance: Residual at which an eigenvalue counts as converged, relative to the largest |λ|.
-        max_steps: Lanczos steps at most.
+        max_steps: Lanczos steps at most, but at least k.
         seed: Seed of the start vector.
 
     Returns:
@@ -134,7 +134,7 @@ def lanczos(
         top = values.argsort()[::-1][:k]
         scale = np.abs(values).max()
         small = np.abs(beta * states[-1, top]) <= tolerance * scale / 2
-        if steps == min(n, max_steps) or (steps >= k and small.all()):
+        if steps == min(n, max(max_steps, k)) or (steps >= k and small.all()):
             break
         if beta <= 1e-10 * scale:  # An invariant subspace: go on from a fresh direction.
             rest, beta = _orthogonal_to(basis, rng.normal(size=n)), 0.0
