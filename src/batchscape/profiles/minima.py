@@ -171,7 +171,7 @@ class Replication:
     large: int
     epochs: int
     until_loss: float | None
-    max_updates: tuple[int, int]
+    max_updates: tuple[int, int] = (0, 0)
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     seeds: int = 6
@@ -244,8 +244,10 @@ REPLICATIONS = {
             small=25,
             large=500,
             epochs=30,
-            until_loss=0.1,
-            max_updates=(5400, 540),
+            until_loss=None,
+            hessian_examples=500,
+            n_probes=8,
+            measures=("phi",),
         ),
     )
 }
