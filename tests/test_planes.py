@@ -50,15 +50,20 @@ def test_a_plane_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     f = probe(lambda w: w[0] * w[1])
     file = tmp_path / "plane.npz"
     whole = evaluate_plane(f, ORIGIN, AXES, [0, 1], [0, 1, 2], show_progress=False)
-    real, calls = f.evaluate_along, []
+    real, calls = f.along, []
 
     def dies_at_the_third(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
+        values_at = real(*arguments)
 
-    monkeypatch.setattr(f, "evaluate_along", dies_at_the_third)
+        def at(points):
+            calls.append(points)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return values_at(points)
+
+        return at
+
+    monkeypatch.setattr(f, "along", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate_plane(f, ORIGIN, AXES, [0, 1], [0, 1, 2], file=file, show_progress=False)
     resumed = evaluate_plane(f, ORIGIN, AXES, [0, 1], [0, 1, 2], file=file, show_progress=False)
@@ -92,6 +97,17 @@ def test_a_plane_through_three_solutions_visits_them_and_keeps_distances():
         assert plane.loss[i, j] == pytest.approx(1 + plane.a[j] + 10 * (1 + plane.b[i]))
     with pytest.raises(InvalidInput, match="on one line"):
         plane_through(f, {"a": [np.zeros(2)], "b": [np.ones(2)], "c": [2 * np.ones(2)]}, show_progress=False)
+    with pytest.raises(InvalidInput, match="points must be"):
+        plane_through(f, {"a": [np.zeros(2)], "b": [np.eye(2)[0]], "c": [np.eye(2)[1]]}, points=1)
+
+
+@pytest.mark.parametrize(
+    ("directions", "coordinates", "message"),
+    [(AXES, np.ones((3, 1)), "Coordinates"), (AXES, np.ones((0, 2)), "Coordinates"), (np.ones((2, 3)), [], "Vectors")],
+)
+def test_coordinates_and_directions_that_do_not_fit_are_refused(directions, coordinates, message):
+    with pytest.raises(InvalidInput, match=message):
+        probe(lambda w: w[0]).evaluate_along(ORIGIN, directions, coordinates)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +223,14 @@ def test_what_the_first_layer_keeps_changes_nothing(digits, name):
             values = f.evaluate(f.unflatten(start + a * directions[0] + b * directions[1], weights))
             assert plane.loss[i, j] == pytest.approx(values["loss"], rel=1e-5)
             assert plane.accuracy[i, j] == pytest.approx(values["accuracy"], abs=2e-3)
+
+
+def test_a_plane_makes_what_the_first_layer_keeps_once(digits, monkeypatch):
+    f = bs.Objective(bs.build_model("mlp", digits, seed=0), digits.x_val, digits.y_val)
+    real, calls = f._derivatives._linear_parts, []
+    monkeypatch.setattr(f._derivatives, "_linear_parts", lambda *points: calls.append(points) or real(*points))
+    evaluate_plane(f, f.weights, bs.random_directions(f, f.weights), [0, 1], [0, 1, 2], show_progress=False)
+    assert len(calls) == 1
 
 
 def test_a_first_layer_too_large_to_keep_is_made_anew(digits, monkeypatch):

@@ -134,23 +134,34 @@ class Derivatives:
             blocks.append(product.numpy()[: len(block)])
         return np.concatenate(blocks) / self._n
 
-    def means_at(self, trainable: np.ndarray, other: Sequence[np.ndarray], shares: np.ndarray, others: np.ndarray):
-        """The mean of every function at sums of points Σₖ cₖ wₖ, float64, shape (m, functions).
+    def means_at(
+        self, trainable: np.ndarray, other: Sequence[np.ndarray]
+    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """The mean of every function at sums of points Σₖ cₖ wₖ.
+
+        What the first layer makes of the data at each of the points is kept as long as the function that is returned.
 
         Args:
             trainable: The points wₖ, shape (k, p).
             other: The other variables at each of them, a list of arrays of shape (k, ...).
-            shares: The cₖ of each sum, shape (m, k).
-            others: Those of the other variables, shape (m, k).
+
+        Returns:
+            A function of the cₖ of each sum, shape (m, k), and of those of the other variables, shape (m, k); it returns
+            the means, float64, shape (m, functions).
         """
         stacked = tf.constant(trainable, tf.float64), [tf.convert_to_tensor(value) for value in other]
         products = self._linear_parts(trainable, other)
-        size = -(-len(shares) // -(-len(shares) // POINTS_PER_CALL))
-        found = []
-        for first in range(0, len(shares), size):
-            rows = np.minimum(np.arange(first, first + size), len(shares) - 1)
-            found.append(self._points(*stacked, products, tf.constant(shares[rows]), tf.constant(others[rows])).numpy())
-        return np.concatenate(found)[: len(shares)] / self._n
+
+        def means(shares: np.ndarray, others: np.ndarray) -> np.ndarray:
+            size = -(-len(shares) // -(-len(shares) // POINTS_PER_CALL))
+            found = []
+            for first in range(0, len(shares), size):
+                rows = np.minimum(np.arange(first, first + size), len(shares) - 1)
+                sums = self._points(*stacked, products, tf.constant(shares[rows]), tf.constant(others[rows]))
+                found.append(sums.numpy())
+            return np.concatenate(found)[: len(shares)] / self._n
+
+        return means
 
     def _linear_parts(self, trainable, other) -> list[tf.Tensor]:
         """What the first layer makes of the data at each point, before its bias; empty where there is none to keep."""

@@ -1,7 +1,7 @@
 """Eigenvalues and trace of the Hessian of the mean loss, from Hessian-vector products alone."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from scipy import linalg
@@ -12,6 +12,10 @@ from batchscape.record import Weights
 
 Products = Callable[[np.ndarray], np.ndarray]
 """Maps vectors, shape (k, p), to their products with a symmetric matrix, shape (k, p)."""
+
+
+PROBES_AT_ONCE = 8
+"""Random probes that exist at a time, as many as share a pass over the data."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -201,8 +205,7 @@ def hutchinson_trace(products: Products, n: int, *, n_probes: int = 64, seed: in
     """
     if n_probes < 2:
         raise InvalidInput(f"n_probes must be an integer ≥ 2. Received: n_probes={n_probes}")
-    probes = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_probes, n))
-    samples = np.sum(probes * products(probes), axis=1)
+    samples = _quadratic_forms(products, _signs(np.random.default_rng(seed), n_probes, n))
     return TraceEstimate(float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(n_probes)), n_probes)
 
 
@@ -225,17 +228,27 @@ def hutchpp_trace(products: Products, n: int, *, n_probes: int = 64, seed: int =
         raise InvalidInput(f"n_probes must be an integer ≥ 6 for hutch++. Received: n_probes={n_probes}")
     rng = np.random.default_rng(seed)
     third = n_probes // 3
-    basis = linalg.qr(products(rng.choice([-1.0, 1.0], size=(min(third, n), n))).T, mode="economic")[0].T
+    sketch = np.concatenate([products(signs) for signs in _signs(rng, min(third, n), n)])
+    basis = linalg.qr(sketch.T, mode="economic", overwrite_a=True)[0].T
     exact = float(np.sum(basis * products(basis)))
-    probes = rng.choice([-1.0, 1.0], size=(n_probes - 2 * third, n))
-    probes -= probes @ basis.T @ basis
-    samples = np.sum(probes * products(probes), axis=1)
-    return TraceEstimate(
-        exact + float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(len(samples))), 2 * len(basis) + len(probes)
-    )
+    probes = (signs - signs @ basis.T @ basis for signs in _signs(rng, n_probes - 2 * third, n))
+    samples = _quadratic_forms(products, probes)
+    spent = 2 * len(basis) + len(samples)
+    return TraceEstimate(exact + float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(len(samples))), spent)
 
 
 TRACES = {"hutchinson": hutchinson_trace, "hutch++": hutchpp_trace}
+
+
+def _signs(rng: np.random.Generator, count: int, n: int) -> Iterator[np.ndarray]:
+    """Vectors of random signs, `count` of them, in blocks of shape (PROBES_AT_ONCE or less, n)."""
+    for first in range(0, count, PROBES_AT_ONCE):
+        yield rng.choice([-1.0, 1.0], size=(min(PROBES_AT_ONCE, count - first), n))
+
+
+def _quadratic_forms(products: Products, blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """zᵀHz of every row z of some blocks."""
+    return np.concatenate([np.sum(probes * products(probes), axis=1) for probes in blocks])
 
 
 def products_at(f: Objective, weights: Weights, block: str | None) -> tuple[Products, np.ndarray]:

@@ -1,7 +1,7 @@
 """The loss of a Keras model as a function of its weights."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -183,32 +183,51 @@ class Objective:
         else:
             trainable = np.array([end[0] for end in ends])
             other = [np.array(values) for values in zip(*(end[1] for end in ends), strict=True)]
-            values = self._derivatives.means_at(trainable, other, shares, self._shares_of_moments(shares))
+            values = self._derivatives.means_at(trainable, other)(shares, self._shares_of_moments(shares))
         return dict(zip(self.names, np.array(values).T, strict=True))
 
-    def evaluate_along(
-        self, weights: Weights, directions: np.ndarray, coordinates: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Mean loss and metrics at w + Σⱼ cⱼ dⱼ.
+    def along(self, weights: Weights, directions: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """Mean loss and metrics at w + Σⱼ cⱼ dⱼ, as a function of the coordinates.
+
+        The product of the data with the kernel of the first dense or convolutional layer is made once for w and for each
+        dⱼ, and kept as long as the function.
 
         Args:
             weights: w; other variables, such as the moments of BatchNorm, are its own unless they are estimated anew.
             directions: The dⱼ, shape (k, p).
-            coordinates: The cⱼ of each point, shape (m, k).
 
         Returns:
-            Arrays of shape (m,), by name.
+            A function that maps the cⱼ of each point, shape (m, k), to arrays of shape (m,), by name.
         """
-        start, other = self._split(weights)
+        directions, (start, other) = self._vectors(directions), self._split(weights)
+        k = len(directions)
         if self._batch_norm == "reestimate":
-            points = [self.unflatten(start + row @ directions, weights) for row in coordinates]
-            values = [tuple(self.evaluate(point).values()) for point in points]
+
+            def values(coordinates):
+                points = (self.unflatten(start + row @ directions, weights) for row in coordinates)
+                return [tuple(self.evaluate(point).values()) for point in points]
+
         else:
-            shares = np.column_stack([np.ones(len(coordinates)), coordinates])
-            stacked = [np.repeat(np.asarray(value)[None], len(directions) + 1, axis=0) for value in other]
-            of_moments = np.tile(np.eye(1, len(directions) + 1), (len(shares), 1))
-            values = self._derivatives.means_at(np.vstack([start, directions]), stacked, shares, of_moments)
-        return dict(zip(self.names, np.array(values).T, strict=True))
+            stacked = [np.repeat(np.asarray(value)[None], k + 1, axis=0) for value in other]
+            means = self._derivatives.means_at(np.vstack([start, directions]), stacked)
+
+            def values(coordinates):
+                shares = np.column_stack([np.ones(len(coordinates)), coordinates])
+                return means(shares, np.tile(np.eye(1, k + 1), (len(shares), 1)))
+
+        def at(coordinates: np.ndarray) -> dict[str, np.ndarray]:
+            coordinates = np.asarray(coordinates, np.float64)
+            if coordinates.ndim != 2 or coordinates.shape[1] != k or not coordinates.size:
+                raise InvalidInput(f"Coordinates must have shape (m ≥ 1, {k}). Received: {coordinates.shape}")
+            return dict(zip(self.names, np.array(values(coordinates)).T, strict=True))
+
+        return at
+
+    def evaluate_along(
+        self, weights: Weights, directions: np.ndarray, coordinates: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Mean loss and metrics at w + Σⱼ cⱼ dⱼ, coordinates of shape (m, k) -> arrays of shape (m,), by name; see `along`."""
+        return self.along(weights, directions)(coordinates)
 
     def between(self, points: Sequence[Weights], shares: np.ndarray) -> Weights:
         """The sum Σₖ cₖ wₖ of several weights, moments of BatchNorm as the objective says; `shares` of shape (k,)."""
@@ -246,10 +265,7 @@ class Objective:
 
     def hessian_products(self, weights: Weights, vectors: np.ndarray) -> np.ndarray:
         """Products of the Hessian at `weights` with vectors, shape (k, p) -> float64, shape (k, p)."""
-        vectors = np.atleast_2d(vectors)
-        if vectors.shape[1] != self.n_parameters:
-            raise InvalidInput(f"Vectors must have shape (k, {self.n_parameters}). Received: {vectors.shape}")
-        return self._derivatives.products(*self._split(weights), vectors)
+        return self._derivatives.products(*self._split(weights), self._vectors(vectors))
 
     def flatten(self, weights: Weights) -> np.ndarray:
         """The trainable part of `weights` as one vector, float64, shape (p,)."""
@@ -267,6 +283,12 @@ class Objective:
         """The parts of a vector, shape (p,), that belong to each trainable variable."""
         sizes = [int(np.prod(variable.shape)) for variable in self._model.trainable_variables]
         return np.split(vector, np.cumsum(sizes)[:-1])
+
+    def _vectors(self, vectors: np.ndarray) -> np.ndarray:
+        vectors = np.atleast_2d(vectors)
+        if vectors.ndim != 2 or vectors.shape[1] != self.n_parameters:
+            raise InvalidInput(f"Vectors must have shape (k, {self.n_parameters}). Received: {vectors.shape}")
+        return vectors
 
     def _check(self, weights: Weights) -> None:
         expected = [tuple(weight.shape) for weight in self._model.weights]

@@ -103,10 +103,11 @@ def evaluate_plane(
         about={**f.about(weights), "directions": results.digest([directions]), **(about or {})},
     )
     done = results.rows_done(plane, file)
+    values_at = f.along(weights, directions)
     with progress.report("plane", len(b) - done.sum(), show=show_progress) as advance:
         for row in np.flatnonzero(~done):
             points = np.column_stack([a, np.full(len(a), b[row])])
-            values = f.evaluate_along(weights, directions, points)
+            values = values_at(points)
             plane.loss[row], plane.accuracy[row] = values["loss"], values.get("accuracy", np.nan)
             done[row] = True
             if file is not None:
@@ -138,6 +139,8 @@ def plane_through(
     """
     if len(solutions) != 3:
         raise InvalidInput(f"A plane goes through three solutions. Received: {len(solutions)}")
+    if points < 2 or not margin >= 0:
+        raise InvalidInput(f"points must be ≥ 2, and margin ≥ 0. Received: points={points}, margin={margin}")
     origin, *others = solutions.values()
     spans = along.difference_directions(f, origin, *others)
     first = spans[0] / np.linalg.norm(spans[0])
