@@ -8,7 +8,7 @@ from scipy import stats
 import batchscape as bs
 from batchscape import minima_study
 from batchscape.draw import gallery
-from batchscape.judge import claims, readings, strata
+from batchscape.judge import claims, on_minima, readings, strata
 from batchscape.profiles import MINIMA_PROFILES, REPLICATIONS
 
 
@@ -113,11 +113,11 @@ def test_rank_correlations_are_spearmans():
     rng = np.random.default_rng(0)
     measure, error = rng.normal(size=9), rng.integers(0, 4, 9) / 10
     expected = stats.spearmanr(measure, error).statistic
-    assert readings.error_with_phi(family_of(measure, error)) == pytest.approx(expected)
-    assert np.isnan(readings.error_with_phi(family_of(measure, np.zeros(9))))
+    assert on_minima.error_with_phi(family_of(measure, error)) == pytest.approx(expected)
+    assert np.isnan(on_minima.error_with_phi(family_of(measure, np.zeros(9))))
     rows = family_of(measure, error)
     rows["reached"] = [None] * 9
-    assert np.isnan(readings.error_with_phi(rows))
+    assert np.isnan(on_minima.error_with_phi(rows))
 
 
 def test_readings_of_an_escape_compare_with_where_it_began():
@@ -134,20 +134,20 @@ def test_readings_of_an_escape_compare_with_where_it_began():
             "start_distance": 10.0,
         }
     )
-    assert readings.loss_after_escape(rows) == pytest.approx(0.25)
-    assert readings.barrier_of_escape(rows) == pytest.approx(0.3)
-    assert readings.curvature_after_escape(rows) == pytest.approx(0.25)
-    assert readings.curvature_after_quiet_escape(rows) == pytest.approx(9 / 8)
-    assert readings.curvature_after_escape_by_control(rows) == pytest.approx(0.2)
-    assert readings.distance_after_escape(rows) == pytest.approx(1.2)
-    assert readings.loss_after_escape(rows.assign(epoch=0)) is None
+    assert on_minima.loss_after_escape(rows) == pytest.approx(0.25)
+    assert on_minima.barrier_of_escape(rows) == pytest.approx(0.3)
+    assert on_minima.curvature_after_escape(rows) == pytest.approx(0.25)
+    assert on_minima.curvature_after_quiet_escape(rows) == pytest.approx(9 / 8)
+    assert on_minima.curvature_after_escape_by_control(rows) == pytest.approx(0.2)
+    assert on_minima.distance_after_escape(rows) == pytest.approx(1.2)
+    assert on_minima.loss_after_escape(rows.assign(epoch=0)) is None
 
 
 def test_places_are_families_factors_and_weight_decays():
     minima = pd.DataFrame({"phi": 1.0, "batch": [1, 2, 4], "learning_rate": 0.1, "seed": 0})
     assert [place for place, _ in readings._places(minima)] == ["at fixed η = 0.1"]
     rescaled = pd.DataFrame({"factor": [0.5, 1.0, 2.0], "seed": 0, "lambda_max": [3.0, 1.0, 4.0]})
-    values = [readings.curvature_of_rescaled(rows) for _, rows in readings._places(rescaled)]
+    values = [on_minima.curvature_of_rescaled(rows) for _, rows in readings._places(rescaled)]
     assert values == [3.0, 4.0]
     flip = pd.DataFrame(
         {
@@ -158,7 +158,7 @@ def test_places_are_families_factors_and_weight_decays():
             "seed": 0,
         }
     )
-    assert [readings.width_filter_normalised(rows) for _, rows in readings._places(flip)] == [2.0, 0.25]
+    assert [on_minima.width_filter_normalised(rows) for _, rows in readings._places(flip)] == [2.0, 0.25]
 
 
 def test_distances_are_taken_at_equal_updates_and_epochs():

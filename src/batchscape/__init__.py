@@ -60,6 +60,8 @@ _HOME = {
     "run_minima_study": "minima_study",
     "run_replication": "minima_study",
     "sharpness_of_runs": "minima_study",
+    "run_rates_study": "rates_study",
+    "by_policy": "judge.policies",
     "folder_of": "study",
 }
 """Where each public name lives."""

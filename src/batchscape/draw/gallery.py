@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from batchscape import tables
-from batchscape.draw import lines, minima, noise, scale, style, sweeps
+from batchscape.draw import lines, minima, noise, rates, scale, style, sweeps
 from batchscape.judge import claims
 from batchscape.judge.stats import mean_interval, with_interval
 from batchscape.noise.critical import critical_batch_size
@@ -250,6 +250,31 @@ def published_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(minima.published, study.published, references), caption
 
 
+def rates_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """How the learning rate should follow the batch size, with its caption."""
+    found = claims.verdict("C53", study.policies)
+    edges = study.policies[(study.policies["policy"] == "tuned") & study.policies["at_edge"]]
+    edge = (
+        f"; circled where a tuned rate is at the edge of the grid (B = {', '.join(map(str, sorted(set(edges['batch']))))})"
+        if len(edges)
+        else ""
+    )
+    base = study.policies.iloc[0]
+    caption = style.Caption(
+        finding=f"Does scaling the rate close the gap between batch sizes? {found.word.capitalize()}: {found.summary}.",
+        shows=(
+            "a: smallest validation loss along the run against the learning rate, after equal epochs; b, c: the same against "
+            f"batch size with the rate of B = {base['base_batch']} kept, scaled by √B and by B, and tuned (each seed on the "
+            f"others); d: the tuned rate{edge}. Where a seed diverged nothing is drawn."
+        ),
+        basis=(
+            f"{study.about['description']}, n = {_seeds(study.rates)} paired seeds, bands and brackets: 95 % (Student t), "
+            f"profile {study.about['profile']}."
+        ),
+    )
+    return _closed(rates.policies, study.rates, study.policies), caption
+
+
 PUBLISHED = {
     "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}}
 }
@@ -267,6 +292,7 @@ FIGURES = {
     "fig09_sharpness": ("minima", sharpness_figure),
     "fig10_minima_controls": ("escapes", controls_figure),
     "fig11_keskar": ("published", published_figure),
+    "fig12_learning_rates": ("rates", rates_figure),
 }
 """The figures in their order, each with the table it needs."""
 

@@ -36,6 +36,7 @@ SUBJECTS = {
     "shape": ("residual", "the table `surface` of a noise study"),
     "cost": ("gradient_seconds", "the table `cost` of a noise study"),
     "epochs": ("val_wobble", "the table `epochs` of a noise study"),
+    "policies": ("policy", "the table `policies` of a rates study"),
     "published": ("source", "the table `published` of a replication"),
     "rescaled": ("factor", "the table `rescaled` of a minima study"),
     "minima": ("phi", "the table `minima` of a minima study"),
@@ -58,6 +59,7 @@ class Claim:
     exact: str = ""
     reading: str = ""
     between: tuple[float, float] = (-math.inf, math.inf)
+    outside: bool = False
     quantity: str = ""
     label: str = ""
     predicted: str = ""
@@ -263,7 +265,7 @@ def _verdict_of_counts(claim: Claim, counts: pd.DataFrame) -> Verdict:
 
 def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
     """What the value of a statement is at each place of training; "holds" without a condition needs all of them."""
-    found = readings.read(noise, claim.reading, claim.between)
+    found = readings.read(noise, claim.reading, claim.between, outside=claim.outside)
     places: dict[str, list[str]] = {}
     for reading in found:
         places.setdefault(reading.outcome, []).append(reading.place)
@@ -278,6 +280,8 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
 
 def _describe_measurements(table: pd.DataFrame) -> str:
     first = table.iloc[0]
+    if "policy" in table:
+        return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, rates on a grid"
     if "factor" in table or "width" in table:
         return f"{first['dataset']}, {first['model']}, N = {first['n']}"
     if "phi" in table:

@@ -7,17 +7,20 @@ from batchscape.errors import unknown_name
 from batchscape.profiles.main import PROFILES, Profile
 from batchscape.profiles.minima import MINIMA_PROFILES, REPLICATIONS, MinimaProfile, Replication
 from batchscape.profiles.noise import NOISE_PROFILES, NoiseProfile
+from batchscape.profiles.rates import RATES_PROFILES, RatesProfile
 
-AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication)
+AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication, RatesProfile)
 
 __all__ = [
     "MINIMA_PROFILES",
     "NOISE_PROFILES",
     "PROFILES",
+    "RATES_PROFILES",
     "REPLICATIONS",
     "MinimaProfile",
     "NoiseProfile",
     "Profile",
+    "RatesProfile",
     "Replication",
     "execution",
     "find",

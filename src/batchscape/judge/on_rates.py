@@ -1,0 +1,113 @@
+"""Values of a seed in the table `policies` of `run_rates_study`: batch sizes at rates that follow them.
+
+The rows of a place are those of one budget, with all batch sizes or with two: the base, where the policies agree, and
+another one, B.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+ABOUT = {
+    "larger": lambda batch, base, n: batch > base,
+    "one": lambda batch, base, n: batch == 1,
+    "full": lambda batch, base, n: batch == n,
+    "any": lambda batch, base, n: True,
+}
+"""Which batch sizes a question is about, from B, that of the base and N."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AgainstBase:
+    """A quantity at B under one policy, against that of the base under another.
+
+    Attributes:
+        quantity: A column.
+        policy: At B.
+        base: At the base.
+        budget: `"epochs"` or `"updates"`; None for both.
+        about: In `ABOUT`.
+        difference: Whether it is B's value less that of the base, and not the ratio.
+    """
+
+    quantity: str
+    policy: str
+    base: str = "fixed"
+    budget: str | None = "epochs"
+    about: str = "larger"
+    difference: bool = False
+
+    def __call__(self, rows: pd.DataFrame) -> float | None:
+        """The value; None where the question does not arise, NaN where a run diverged."""
+        first = rows.iloc[0]
+        others = set(rows["batch"]) - {first["base_batch"]}
+        values = rows.set_index(["policy", "batch"])[self.quantity]
+        if len(others) != 1 or self.budget not in (None, first["budget"]):
+            return None
+        (batch,) = others
+        if (self.policy, batch) not in values or not ABOUT[self.about](batch, first["base_batch"], first["n_train"]):
+            return None
+        here, base = values[self.policy, batch], values[self.base, first["base_batch"]]
+        found = here - base if self.difference else here / base if base else np.nan
+        return float(found) if np.isfinite(found) else np.nan
+
+
+LINEAR = AgainstBase("best_val_loss", "linear")
+SQRT = AgainstBase("best_val_loss", "sqrt")
+FIXED = AgainstBase("best_val_loss", "fixed")
+
+
+def validation_of_sqrt_by_linear(rows: pd.DataFrame) -> float | None:
+    """Smallest validation loss with a rate ∝ √B ÷ that with a rate ∝ B, after equal epochs."""
+    of_sqrt, of_linear = SQRT(rows), LINEAR(rows)
+    return None if of_sqrt is None or of_linear is None else of_sqrt / of_linear
+
+
+def gap_closed_by_linear_scaling(rows: pd.DataFrame) -> float | None:
+    """Share of the gap in the smallest validation loss, one rate against base, that a rate ∝ B closes; NaN without one."""
+    fixed, linear = FIXED(rows), LINEAR(rows)
+    if fixed is None or linear is None:
+        return None
+    return (fixed - linear) / (fixed - 1) if fixed > 1 else np.nan
+
+
+def accuracy_of_one(rows: pd.DataFrame) -> float | None:
+    """Test accuracy at B = 1 and the rate of the base, after equal epochs."""
+    asked = AgainstBase("test_accuracy", "fixed", about="one", difference=True)(rows)
+    if asked is None:
+        return None
+    return float(rows.loc[(rows["policy"] == "fixed") & (rows["batch"] == 1), "test_accuracy"].iloc[0])
+
+
+def spread_tuned_by_fixed(rows: pd.DataFrame) -> float | None:
+    """Range over batch sizes of the log of the smallest validation loss, each at its tuned rate ÷ all at one rate."""
+    if rows["batch"].nunique() <= 2:
+        return None
+    tuned, fixed = (
+        np.log(rows.loc[rows["policy"] == policy, "best_val_loss"].replace(np.inf, np.nan).dropna())
+        for policy in ("tuned", "fixed")
+    )
+    return float(np.ptp(tuned) / np.ptp(fixed))
+
+
+VALUES = {
+    "training_of_linear_scaling": (AgainstBase("train_loss", "linear"), True),
+    "training_of_sqrt_scaling": (AgainstBase("train_loss", "sqrt"), True),
+    "validation_of_linear_scaling": (LINEAR, True),
+    "validation_of_sqrt_by_linear": (validation_of_sqrt_by_linear, True),
+    "gap_closed_by_linear_scaling": (gap_closed_by_linear_scaling, False),
+    "accuracy_tuned": (AgainstBase("test_accuracy", "tuned", "tuned", None, "any", difference=True), False),
+    "spread_tuned_by_fixed": (spread_tuned_by_fixed, True),
+    "training_at_equal_updates": (AgainstBase("train_loss", "fixed", budget="updates"), True),
+    "validation_at_equal_updates": (AgainstBase("best_val_loss", "fixed", budget="updates"), True),
+    "training_of_full_batch": (AgainstBase("train_loss", "fixed", about="full"), True),
+    "training_of_full_batch_tuned": (AgainstBase("train_loss", "tuned", "tuned", about="full"), True),
+    "test_of_full_batch_tuned": (AgainstBase("test_loss", "tuned", "tuned", None, "full"), True),
+    "accuracy_of_one": (accuracy_of_one, False),
+    "accuracy_of_one_scaled": (AgainstBase("test_accuracy", "linear", about="one", difference=True), False),
+    "rate_of_one": (AgainstBase("learning_rate", "best", "best", about="one"), True),
+    "training_of_one_tuned": (AgainstBase("train_loss", "tuned", "tuned", about="one"), True),
+    "deviation_of_one": (AgainstBase("deviation", "tuned", "tuned", about="one", difference=True), False),
+}
+"""By name: the function, and whether its value is a ratio, whose mean over seeds is geometric."""
