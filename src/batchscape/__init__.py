@@ -66,13 +66,19 @@ _HOME = {
 }
 """Where each public name lives."""
 
-__all__ = sorted(_HOME)
+_MODULES = {"optimizers": "train.optimizers"}
+"""Public modules: `batchscape.optimizers.Rprop`."""
+
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
+    if name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

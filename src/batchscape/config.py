@@ -26,6 +26,7 @@ OPTIMIZERS = (
     "lion",
     "lamb",
     "muon",
+    "rprop",
 )
 ENGINES = ("auto", "stock", "dataset", "fused")
 LR_POLICIES = {"fixed": 0.0, "sqrt": 0.5, "linear": 1.0}
@@ -49,7 +50,8 @@ class Cell:
         model: A name in `MODELS` or `"package.module:function"`.
         optimizer: A name in `OPTIMIZERS`; None for the optimizer of a compiled model, else `"sgd"`.
         optimizer_options: Further arguments of the Keras optimizer, such as `{"momentum": 0.9}`.
-        learning_rate: Learning rate at `base_batch_size`; None for the one the optimizer has by itself.
+        learning_rate: Learning rate at `base_batch_size`; None for the one the optimizer has by itself. For `"rprop"` it
+            is the initial step of every weight, which the policy scales likewise.
         lr_policy: How the rate follows the batch size B: `"fixed"`, `"sqrt"` (× √(B / base)) or `"linear"` (× B / base).
         base_batch_size: The batch size at which the policy leaves the rate as it is.
         batch_size: Examples per parameter update, int ≥ 1, or `"full"` for all training examples.

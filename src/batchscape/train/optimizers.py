@@ -6,6 +6,9 @@ import keras
 
 from batchscape.config import Cell
 from batchscape.errors import InvalidInput, telling_line
+from batchscape.train.rprop import Rprop
+
+__all__ = ["Rprop", "check_rate", "make", "own_rate"]
 
 
 def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
@@ -31,7 +34,8 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
                 f"optimizer_options do not fit the compiled {compiled['class_name']}; name an optimizer. Received: {options}"
             ) from error
     name = cell.optimizer or "sgd"
-    kind = {cls.__name__.lower(): cls for cls in vars(keras.optimizers).values() if inspect.isclass(cls)}[name.lower()]
+    offered = [Rprop, *filter(inspect.isclass, vars(keras.optimizers).values())]
+    kind = {cls.__name__.lower(): cls for cls in offered}[name.lower()]
     if inspect.signature(kind).parameters["weight_decay"].default is not None:
         # AdamW decays by 0.004 unless told not to; a cell that says 0 means it.
         options.setdefault("weight_decay", 0.0)
