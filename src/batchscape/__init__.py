@@ -66,7 +66,7 @@ _HOME = {
 }
 """Where each public name lives."""
 
-_MODULES = {"optimizers": "train.optimizers"}
+_MODULES = {"optimizers": "train.optimizers", "schedules": "train.schedules"}
 """Public modules: `batchscape.optimizers.Rprop`."""
 
 __all__ = sorted([*_HOME, *_MODULES])

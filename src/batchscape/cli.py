@@ -97,7 +97,18 @@ def sweep(
     learning_rate: Annotated[str | None, typer.Option(help="One or more rates, such as 0.05,0.1.")] = None,
     lr_policy: Annotated[str, typer.Option(help="fixed, sqrt or linear in the batch size.")] = "fixed",
     base_batch_size: Annotated[int, typer.Option(help="Batch size at which the policy leaves the rate alone.")] = 32,
-    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer; the compiled one, or sgd.")] = None,
+    warmup: Annotated[float, typer.Option(help="Length of the gradual warm-up, in --schedule-unit.")] = 0.0,
+    warmup_from: Annotated[str, typer.Option(help="zero, or base: the rate before the policy.")] = "zero",
+    decay: Annotated[
+        str, typer.Option(help="constant, steps, linear, cosine, exponential or inverse, after the warm-up.")
+    ] = "constant",
+    decay_over: Annotated[float | None, typer.Option(help="Length of the decay; the rest of the run.")] = None,
+    decay_at: Annotated[str | None, typer.Option(help="Where the steps are, such as 30,60,80.")] = None,
+    decay_factor: Annotated[float, typer.Option(help="What is left after the decay, or after each step.")] = 0.1,
+    schedule_unit: Annotated[
+        str, typer.Option(help="What warm-up and decay are counted in: epochs, updates or examples.")
+    ] = "epochs",
+    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer or rprop; the compiled one, or sgd.")] = None,
     momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
     weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.0,
     loss: Annotated[str | None, typer.Option(help="A Keras loss; the compiled one, or what the labels say.")] = None,
@@ -125,6 +136,15 @@ def sweep(
         else None,
         lr_policy=lr_policy,
         base_batch_size=base_batch_size,
+        warmup=warmup,
+        warmup_from=warmup_from,
+        decay=decay,
+        decay_over=decay_over,
+        decay_at=tuple(_number("decay-at", item) for item in _items("decay-at", decay_at))
+        if decay_at is not None
+        else (),
+        decay_factor=decay_factor,
+        schedule_unit=schedule_unit,
         optimizer=optimizer,
         optimizer_options={"momentum": momentum} if momentum else {},
         weight_decay=weight_decay,

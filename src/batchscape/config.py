@@ -30,6 +30,10 @@ OPTIMIZERS = (
 )
 ENGINES = ("auto", "stock", "dataset", "fused")
 LR_POLICIES = {"fixed": 0.0, "sqrt": 0.5, "linear": 1.0}
+DECAYS = ("constant", "steps", "linear", "cosine", "exponential", "inverse")
+WARMUP_FROM = ("zero", "base")
+UNITS = ("epochs", "updates", "examples")
+"""What a schedule is counted in."""
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 LAST_BATCH = ("keep", "drop")
 BUDGETS = ("epochs", "updates", "examples", "until_loss")
@@ -54,6 +58,17 @@ class Cell:
             is the initial step of every weight, which the policy scales likewise.
         lr_policy: How the rate follows the batch size B: `"fixed"`, `"sqrt"` (× √(B / base)) or `"linear"` (× B / base).
         base_batch_size: The batch size at which the policy leaves the rate as it is.
+        warmup: Length of the gradual (linear) warm-up at the beginning, in `schedule_unit`, ≥ 0 and within the run.
+        warmup_from: Whether the warm-up rises from `"zero"`, or from `"base"`, the rate before the policy.
+        decay: How the rate falls after the warm-up: a name in `DECAYS`; the formulas stand in
+            `batchscape.schedules.WarmupDecay`.
+        decay_over: In `schedule_unit`, after which `decay_factor` of the rate is left; None for the rest of the run.
+        decay_at: For `"steps"`: the places where the rate is multiplied by `decay_factor`, in `schedule_unit` from the
+            beginning of the run, rising.
+        decay_factor: What is left of the rate after `decay_over`, or after each step; > 0, or 0 where the decay ends
+            there (`"linear"`, `"cosine"`).
+        schedule_unit: `"epochs"`, `"updates"` or `"examples"`; epochs and examples keep the schedule in its place in the
+            data when the batch size moves.
         batch_size: Examples per parameter update, int ≥ 1, or `"full"` for all training examples.
         last_batch: `"keep"` the last partial batch of an epoch, as `model.fit` does, or `"drop"` it.
         epochs: Budget in passes over the training examples, > 0.
@@ -82,6 +97,13 @@ class Cell:
     learning_rate: float | None = None
     lr_policy: str = "fixed"
     base_batch_size: int = 32
+    warmup: float = 0.0
+    warmup_from: str = "zero"
+    decay: str = "constant"
+    decay_over: float | None = None
+    decay_at: tuple[float, ...] = ()
+    decay_factor: float = 0.1
+    schedule_unit: str = "epochs"
     batch_size: int | str = 32
     last_batch: str = "keep"
     epochs: float | None = None
@@ -102,6 +124,17 @@ class Cell:
         _normalise(self)
         _check_names(self)
         _check_numbers(self)
+        _check_schedule(self)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate changes along the run."""
+        return self.warmup > 0 or self.decay != "constant"
+
+    @property
+    def schedule_kind(self) -> tuple[str, int] | None:
+        """What a program for the schedule is compiled for: the decay and its number of steps; None without a schedule."""
+        return (self.decay, len(self.decay_at)) if self.scheduled else None
 
     @property
     def budget(self) -> tuple[str, float]:
@@ -124,13 +157,24 @@ class Cell:
         return learning_rate * (batch_size / self.base_batch_size) ** LR_POLICIES[self.lr_policy]
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, the same text for equal cells."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        """Canonical JSON: sorted keys, no spaces, the same text for equal cells.
+
+        A field in `LATER_FIELDS` is left out at its default, so that runs keep the names they had before it.
+        """
+        left_out = {
+            f.name for f in dataclasses.fields(self) if f.name in LATER_FIELDS and getattr(self, f.name) == f.default
+        }
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`."""
         return cls(**json.loads(text))
+
+
+LATER_FIELDS = frozenset({"warmup", "warmup_from", "decay", "decay_over", "decay_at", "decay_factor", "schedule_unit"})
+"""Fields that `Cell` did not have at first."""
 
 
 def _normalise(cell: Cell) -> None:
@@ -141,9 +185,13 @@ def _normalise(cell: Cell) -> None:
     put("optimizer_options", tuple(sorted((str(name), _plain(value)) for name, value in pairs)))
     put("metrics", (cell.metrics,) if isinstance(cell.metrics, str) else tuple(cell.metrics))
     for field in dataclasses.fields(cell):
-        if field.name not in ("optimizer_options", "metrics"):
+        if field.name not in _PLAIN_SEQUENCES:
             put(field.name, _plain(getattr(cell, field.name)))
-    for name in ("learning_rate", "epochs", "until_loss", "weight_decay", "evaluate_every"):
+    places = cell.decay_at if isinstance(cell.decay_at, Iterable) else (cell.decay_at,)
+    put("decay_at", tuple(_plain(place) for place in places))
+    for name in (
+        "learning_rate", "warmup", "decay_over", "decay_factor", "epochs", "until_loss", "weight_decay", "evaluate_every",
+    ):  # fmt: skip
         value = getattr(cell, name)
         if isinstance(value, int) and not isinstance(value, bool):
             put(name, float(value))
@@ -163,6 +211,9 @@ def _plain(value: Any) -> Any:
 def _check_names(cell: Cell) -> None:
     for name, known in (
         ("lr_policy", LR_POLICIES),
+        ("warmup_from", WARMUP_FROM),
+        ("decay", DECAYS),
+        ("schedule_unit", UNITS),
         ("last_batch", LAST_BATCH),
         ("engine", ENGINES),
         ("precision", PRECISIONS),
@@ -191,11 +242,39 @@ def _check_numbers(cell: Cell) -> None:
     for name in ("train_size", "updates", "examples"):
         if getattr(cell, name) is not None:
             _require_integer(cell, name, 1)
-    for name in ("learning_rate", "epochs", "until_loss"):
+    for name in ("learning_rate", "decay_over", "epochs", "until_loss"):
         if getattr(cell, name) is not None:
             _require_number(cell, name, "> 0", operator.gt)
     _require_number(cell, "evaluate_every", "> 0", operator.gt)
-    _require_number(cell, "weight_decay", "≥ 0", operator.ge)
+    for name in ("weight_decay", "warmup", "decay_factor"):
+        _require_number(cell, name, "≥ 0", operator.ge)
+
+
+def _check_schedule(cell: Cell) -> None:
+    """Refuse a schedule that contradicts itself, or whose words would do nothing."""
+    if cell.warmup_from == "base" and (not cell.warmup or cell.lr_policy == "fixed"):
+        raise InvalidInput(
+            'warmup_from="base" needs a warm-up and an lr_policy that changes the rate. '
+            f"Received: warmup={cell.warmup}, lr_policy={cell.lr_policy!r}"
+        )
+    numbers_given = all(isinstance(at, numbers.Real) and not isinstance(at, bool) for at in cell.decay_at)
+    if not numbers_given or list(cell.decay_at) != sorted({at for at in cell.decay_at if 0 < at < math.inf}):
+        raise InvalidInput(f"decay_at must be rising numbers > 0. Received: decay_at={cell.decay_at}")
+    object.__setattr__(cell, "decay_at", tuple(map(float, cell.decay_at)))
+    if (cell.decay == "steps") != bool(cell.decay_at):
+        raise InvalidInput(
+            f'decay="steps" and decay_at go together. Received: decay={cell.decay!r}, decay_at={cell.decay_at}'
+        )
+    if cell.decay in ("constant", "steps") and cell.decay_over is not None:
+        raise InvalidInput(
+            f"decay_over is for a decay that goes on. Received: decay={cell.decay!r}, decay_over={cell.decay_over}"
+        )
+    if not cell.decay_factor and cell.decay not in ("linear", "cosine"):
+        raise InvalidInput(
+            f"decay_factor must be > 0 for decay={cell.decay!r}. Received: decay_factor={cell.decay_factor}"
+        )
+    if cell.until_loss is not None and cell.decay_over is None and cell.decay not in ("constant", "steps"):
+        raise InvalidInput(f"A run with until_loss has no length; give decay_over. Received: decay={cell.decay!r}")
 
 
 def _require_integer(cell: Cell, name: str, least: int) -> None:
@@ -254,7 +333,7 @@ class Grid(Sequence):
         return f"Grid of {len(self)} cells: " + ", ".join(f"{name} in {values}" for name, values in varying.items())
 
 
-_PLAIN_SEQUENCES = ("metrics", "optimizer_options")
+_PLAIN_SEQUENCES = ("metrics", "optimizer_options", "decay_at")
 """Fields of a cell that are themselves sequences: an axis of these is a list of sequences or mappings."""
 
 

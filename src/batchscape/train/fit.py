@@ -15,7 +15,7 @@ from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput, telling_line
 from batchscape.record import Record, Status, Weights, environment, run_hash
-from batchscape.train import engine, optimizers
+from batchscape.train import engine, optimizers, schedules
 from batchscape.train.callbacks import Continued, Recorder
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
@@ -56,8 +56,8 @@ def fit_one(
 
 
 GROUP_FIELDS = (
-    "dataset", "train_size", "model", "optimizer", "optimizer_options", "loss", "metrics", "weight_decay", "precision",
-    "engine",
+    "dataset", "train_size", "model", "optimizer", "optimizer_options", "schedule_kind", "loss", "metrics",
+    "weight_decay", "precision", "engine",
 )  # fmt: skip
 """Fields that cells trained by one compiled model have in common."""
 
@@ -84,10 +84,13 @@ class Trainer:
         self._fingerprint = models.fingerprint(model, models.find_builder(build))
         self._loss = losses.loss_of(model, data, cell.loss)
         self._metrics = losses.metric_functions(cell.metrics, model, data.x_train, data.y_train)
-        model.compile(optimizers.make(cell, model), self._loss, jit_compile=False)
+        optimizer = optimizers.make(cell, model)
+        self._own_rate = optimizers.own_rate(optimizer)
+        optimizers.check_rate(cell, self._own_rate)
+        self._schedule = schedules.attach(cell, optimizer)
+        model.compile(optimizer, self._loss, jit_compile=False)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        self._own_rate = optimizers.own_rate(model.optimizer)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
         jit = xla.work_of(model, data.x_train).suits_xla(CHUNK)
         self._evaluate = Evaluator(model, data, self._loss, self._metrics, jit=jit)
@@ -108,7 +111,7 @@ class Trainer:
         plan = Plan.of(cell, self._data.n_train)
         compile_seconds = self._warm_up(plan)
         self._reset(cell.seed, initial_weights)
-        learning_rate = self._set_learning_rate(cell, plan.batch_size)
+        learning_rate = self._set_learning_rate(cell, plan)
         recorder = Recorder(cell, plan, self._evaluate, self._engine.updates_in_batch)
         recorder.start(self._model)
         theirs = [Continued(callbacks)] if callbacks else []
@@ -197,14 +200,22 @@ class Trainer:
         if initial_weights is not None:
             models.set_weights(self._model, initial_weights)
 
-    def _set_learning_rate(self, cell: Cell, batch_size: int) -> float | None:
-        """Set the rate that the policy gives at this batch size; None where the optimizer's own schedule rules."""
+    def _set_learning_rate(self, cell: Cell, plan: Plan) -> float | None:
+        """Set the rate that the policy gives at this batch size, and the schedule that it is the peak of.
+
+        Returns:
+            The rate; None where the optimizer's own schedule rules.
+        """
         optimizers.check_rate(cell, self._own_rate)
         if self._own_rate is None:
             return None
         base = self._own_rate if cell.learning_rate is None else cell.learning_rate
-        self._model.optimizer.learning_rate = cell.scale_learning_rate(base, batch_size)
-        return cell.scale_learning_rate(base, batch_size)
+        rate = cell.scale_learning_rate(base, plan.batch_size)
+        if self._schedule is None:
+            self._model.optimizer.learning_rate = rate
+        else:
+            self._schedule.assign(**schedules.constants(cell, plan, base))
+        return rate
 
     def _facts(self, plan: Plan) -> dict[str, Any]:
         weights = self._model.trainable_weights

@@ -28,7 +28,7 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         compiled = keras.optimizers.serialize(model.optimizer)
         compiled["config"].update(options)
         try:
-            return _checked(keras.optimizers.deserialize(compiled))
+            return _checked(keras.optimizers.deserialize(compiled), cell)
         except (TypeError, ValueError) as error:
             raise InvalidInput(
                 f"optimizer_options do not fit the compiled {compiled['class_name']}; name an optimizer. Received: {options}"
@@ -40,14 +40,19 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         # AdamW decays by 0.004 unless told not to; a cell that says 0 means it.
         options.setdefault("weight_decay", 0.0)
     try:
-        return _checked(kind(**options))
+        return _checked(kind(**options), cell)
     except (TypeError, ValueError) as error:
         reason = telling_line(error.__cause__ or error)
         raise InvalidInput(f"optimizer_options do not fit {name}: {reason} Received: {options}") from error
 
 
-def _checked(optimizer: keras.Optimizer) -> keras.Optimizer:
+def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
     """Refuse what would make a run something else than its record says."""
+    if isinstance(optimizer, Rprop) and cell.scheduled:
+        raise InvalidInput(
+            "Rprop reads its learning rate, the initial step, once; a warm-up or decay would do nothing. "
+            f"Received: warmup={cell.warmup}, decay={cell.decay!r}"
+        )
     if optimizer.use_ema:
         raise InvalidInput(
             "use_ema puts averaged weights in place of the trained ones whenever a call of fit ends, and we make many. "
@@ -62,11 +67,12 @@ def _checked(optimizer: keras.Optimizer) -> keras.Optimizer:
 
 
 def check_rate(cell: Cell, own_rate: float | None) -> None:
-    """Refuse a rate, or a policy, beside the schedule of a compiled model (`own_rate` None)."""
-    if own_rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed"):
+    """Refuse a rate, a policy or a schedule beside the schedule of a compiled model (`own_rate` None)."""
+    if own_rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed" or cell.scheduled):
         raise InvalidInput(
-            "A model compiled with a learning-rate schedule keeps it; leave out learning_rate and lr_policy, or name "
-            f"an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}"
+            "A model compiled with a learning-rate schedule keeps it; leave out learning_rate, lr_policy, warmup and decay, "
+            f"or name an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}, "
+            f"warmup={cell.warmup}, decay={cell.decay!r}"
         )
 
 

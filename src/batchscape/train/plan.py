@@ -79,7 +79,9 @@ class Plan:
             block -= block % per_epoch
         block = max(1, min(block, total, MAX_INDICES // batch_size))
         after = 0 if cell.until_loss is None else max(per_epoch, 3)
-        return cls(n_train, batch_size, tail, per_epoch, total, after, block, evaluate_every, cell.seed)
+        plan = cls(n_train, batch_size, tail, per_epoch, total, after, block, evaluate_every, cell.seed)
+        _check_warmup(cell, plan)
+        return plan
 
     @property
     def shapes(self) -> tuple[int, int, int]:
@@ -98,6 +100,13 @@ class Plan:
         """Training examples processed in the first `updates` updates."""
         epochs, rest = divmod(updates, self.updates_per_epoch)
         return epochs * self.examples_per_epoch + rest * self.batch_size
+
+    def updates_in(self, amount: float, unit: str) -> float:
+        """Updates after which so many `"updates"`, `"epochs"` or `"examples"` are done, whole or not."""
+        if unit == "updates":
+            return float(amount)
+        epochs, rest = (amount, 0.0) if unit == "epochs" else divmod(amount, self.examples_per_epoch)
+        return epochs * self.updates_per_epoch + rest / self.batch_size
 
     @property
     def examples_per_epoch(self) -> int:
@@ -157,6 +166,15 @@ class Plan:
         tail_counts = np.clip(left - before - counts, 0, stacked.tail_counts).astype(np.int32)
         n_blocks = np.count_nonzero(counts + tail_counts)
         return Blocks(*(a[:n_blocks] for a in (stacked.indices, counts, stacked.tails, tail_counts)))
+
+
+def _check_warmup(cell: Cell, plan: Plan) -> None:
+    updates = plan.updates_in(cell.warmup, cell.schedule_unit)
+    if updates > plan.total_updates:
+        raise InvalidInput(
+            f"warmup must end within the run, {plan.total_updates} updates at batch size {plan.batch_size}. "
+            f"Received: warmup={cell.warmup:g} {cell.schedule_unit}, {updates:g} updates"
+        )
 
 
 def _total_updates(cell: Cell, n_train: int, batch_size: int, tail: int, per_epoch: int) -> int:
