@@ -47,7 +47,7 @@ MAY_IMPORT = {
     },
     "minima": {"chunks", "data", "errors", "losses", "progress", "record", "xla"},
     "noise": {"data", "errors", "judge", "minima", "record"},
-    "judge": {"errors"},
+    "judge": {"config", "errors"},
     "draw": {"definitions", "errors", "judge", "noise", "paths", "tables"},
 }
 """Which rooms a room may import; what is not listed here (the main job, the command line) may import all of them."""

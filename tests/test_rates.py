@@ -51,8 +51,6 @@ def test_a_rate_is_tuned_on_the_other_seeds():
     tuned, best = (table[table["policy"] == policy] for policy in ("tuned", "best"))
     assert (best["learning_rate"].to_numpy() == RATES[best["seed"]]).all()
     assert not (tuned["learning_rate"].to_numpy() == RATES[tuned["seed"]]).any()
-    assert (tuned["flattery"] < 0.2).all()
-    assert table.loc[table["policy"] != "tuned", "flattery"].isna().all()
 
 
 def test_a_rate_at_which_another_seed_diverged_is_not_chosen():
