@@ -109,6 +109,28 @@ def test_a_statement_may_predict_a_value_outside_of_a_range():
     assert claims.verdict("C49", shifted).word == "holds"
 
 
+def test_values_of_warm_up_and_of_optimizers():
+    rows = pd.DataFrame({
+        "dataset": "digits", "model": "mlp", "n_train": 128, "batch": 128, "times_linear": 2.0, "seed": 0,
+        "warmup": [5.0, 0.0], "test_accuracy": [0.95, 0.1],
+    })  # fmt: skip
+    ((place, found),) = readings._places(rows)
+    assert place == "B = 128, 2 times η ∝ B"
+    assert on_rates.accuracy_from_warmup(found) == pytest.approx(0.85)
+    rules = pd.DataFrame({
+        "dataset": "digits", "model": "mlp", "n_train": 128, "seed": 0, "batch": [32, 32, 32, 128, 128, 128],
+        "rule": ["SGD", "Rprop", "RMSprop"] * 2, "train_loss": [0.1, np.inf, 0.3, 0.2, 0.1, 0.4],
+    })  # fmt: skip
+    (mini, of_mini), (full, of_full) = readings._places(rules)
+    assert (mini, full) == ("B = 32", "B = 128")
+    assert np.isnan(on_rates.rprop_by_sgd(of_mini))
+    assert on_rates.rprop_by_sgd_in_full(of_mini) is None
+    assert on_rates.rmsprop_by_sgd(of_mini) == pytest.approx(3)
+    assert on_rates.rprop_by_sgd_in_full(of_full) == pytest.approx(0.5)
+    assert on_rates.rprop_by_sgd(of_full) is None
+    assert on_rates.rmsprop_by_sgd(of_full) is None
+
+
 def test_the_grid_has_the_same_updates_for_every_batch_size():
     profile = RATES_PROFILES["paper"]
     grid = profile.grid(1280)
@@ -119,11 +141,15 @@ def test_the_grid_has_the_same_updates_for_every_batch_size():
 
 def test_the_study_runs_and_is_drawn(tmp_path):
     tiny = RatesProfile(
-        name="smoke", train_size=96, seeds=2, batch_sizes=(8, 32, "full"), powers=(-1, 2), epochs=1, looks=1
-    )
+        name="smoke", train_size=96, seeds=2, batch_sizes=(32, "full"), powers=(0, 1), epochs=1, looks=1, warmup=0.5,
+        warm_batches=(64,), multiples=(1.0,), rules=(("rprop", (1e-3,)),), rule_batches=("full",),
+    )  # fmt: skip
     study = bs.run_rates_study(tiny, tmp_path / "store", show_progress=False)
-    assert len(study.rates) == 2 * 3 * 4 * 2
+    assert len(study.rates) == 2 * 2 * 2 * 2
+    assert sorted(study.warmups["warmup"]) == [0, 0, 0.5, 0.5]
+    assert sorted(study.rules["rule"]) == ["Rprop", "Rprop", "SGD", "SGD"]
     study.save(tmp_path / "tables")
     assert {verdict.word for verdict in claims.verdicts(study.policies)}
     files = gallery.draw_all(tmp_path / "tables", tmp_path / "figures")
     assert files["fig12_learning_rates"].stat().st_size > 10_000
+    assert files["fig13_warmup_optimizers"].stat().st_size > 10_000

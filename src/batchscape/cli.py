@@ -351,6 +351,36 @@ def sharpness(
         print(found.to_string(index=False, float_format="{:.4g}".format))
 
 
+@app.command(epilog="Example: `batchscape rates runs/sweep`, or `batchscape rates --study quick`")
+def rates(
+    store: Annotated[str | None, typer.Argument(help="Folder of a sweep over batch sizes and learning rates.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Run the study of the learning rate: smoke, quick, paper or fashion.")
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
+    executor: Executor = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the learning rate that suits each batch size: chosen on validation, reported on test, edges of the grid flagged."""
+    if (store is None) == (study is None):
+        raise InvalidInput(f"rates needs runs, or --study. Received: {store or 'none'}, {study or 'none'}")
+    if store is not None:
+        from batchscape.judge.tuned import tune_learning_rate
+        from batchscape.sweep.results import load_results
+
+        found = tune_learning_rate(load_results(store), choose="best_val_loss", report="test_loss")
+        print(found.to_string(index=False, float_format="{:.4g}".format))
+        return
+    profiles.find(study, profiles.RATES_PROFILES)
+    import_tensorflow()
+    from batchscape.rates_study import run_rates_study
+
+    folder = paths.resolve(f"runs/rates-{study}")
+    made = run_rates_study(study, folder / "store", executor=executor, workers=workers, show_progress=not quiet)
+    _print_tables(made, tables or folder / "tables", folder / "figures")
+
+
 @app.command(epilog="Example: `batchscape claims C42 --tables figures/data/digits`")
 def claims(
     ids: Annotated[list[str] | None, typer.Argument(help="Statements, such as C42; all of them by default.")] = None,

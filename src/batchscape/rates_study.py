@@ -2,9 +2,12 @@
 
 import os
 
+import pandas as pd
+
 from batchscape import profiles
 from batchscape.data import load_dataset
-from batchscape.judge.policies import by_policy
+from batchscape.judge.policies import by_policy, count_diverged
+from batchscape.judge.tuned import tuned_runs
 from batchscape.profiles import RatesProfile
 from batchscape.record import environment
 from batchscape.sweep.run import run_sweep
@@ -19,7 +22,7 @@ COLUMNS = (
 
 
 def run_rates_study(profile: str | RatesProfile, store: str | os.PathLike | Store, **how) -> Tables:
-    """Train every batch size at every rate, for equal epochs and for equal updates.
+    """Train every batch size at every rate, for equal epochs and for equal updates; with warm-up; by other optimizers.
 
     Args:
         profile: The name of a profile in `RATES_PROFILES`, or a `RatesProfile`.
@@ -28,20 +31,34 @@ def run_rates_study(profile: str | RatesProfile, store: str | os.PathLike | Stor
 
     Returns:
         `Tables` with `rates` (one row a run) and `policies` (one row a budget, batch size, policy and seed; see
-        `by_policy`).
+        `by_policy`), and, where the profile asks for them, `warmups` (one row a run with or without warm-up) and `rules`
+        (one row an optimizer, batch size and seed, at the rate with the smallest training loss of the other seeds).
     """
     profile = profiles.find(profile, profiles.RATES_PROFILES)
     how = profiles.execution(profile, how)
     data = load_dataset(profile.dataset, train_size=profile.train_size)
     rates = run_sweep(profile.grid(data.n_train), store=store, **how)[list(COLUMNS)]
-    policies = by_policy(
-        rates,
-        base_batch_size=profile.base_batch_size,
-        base_rate=profile.base_rate,
-        chance=1 / data.meta["num_classes"],
-    )
+    chance = 1 / data.meta["num_classes"]
+    policies = by_policy(rates, base_batch_size=profile.base_batch_size, base_rate=profile.base_rate, chance=chance)
+    frames = {"rates": rates, "policies": policies}
+    if profile.warm_batches:
+        frames["warmups"] = _warmups(profile, data.n_train, store, how, chance)
+    if profile.rule_batches:
+        frames["rules"] = _rules(profile, data.n_train, store, how, chance)
     description = f"{profile.dataset}, {profile.model}, N = {data.n_train}, SGD, {profile.epochs} epochs"
-    return Tables(
-        {"rates": rates, "policies": policies},
-        {"profile": profile.name, "description": description, "environment": environment()},
-    )
+    return Tables(frames, {"profile": profile.name, "description": description, "environment": environment()})
+
+
+def _warmups(profile: RatesProfile, n_train: int, store, how: dict, chance: float) -> pd.DataFrame:
+    """Large batches at multiples of a rate ∝ B, with and without warm-up."""
+    runs = run_sweep(profile.warm_grid(n_train), store=store, **how)
+    linear = profile.base_rate * runs["batch"] / profile.base_batch_size
+    found = runs[[*COLUMNS, "warmup"]].assign(times_linear=(runs["base_learning_rate"] / linear).round(6))
+    return count_diverged(found, chance=chance)
+
+
+def _rules(profile: RatesProfile, n_train: int, store, how: dict, chance: float) -> pd.DataFrame:
+    """Every optimizer at every batch size, at its tuned rate."""
+    runs = run_sweep(profile.rule_grid(n_train), store=store, **how)
+    tuned = [tuned_runs(rows, choose="train_loss").assign(rule=rule) for rule, rows in runs.groupby("optimizer")]
+    return count_diverged(pd.concat(tuned)[[*COLUMNS, "rule"]], chance=chance)

@@ -275,6 +275,26 @@ def rates_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(rates.policies, study.rates, study.policies), caption
 
 
+def gradual_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """Warm-up, and optimizers on mini-batches, with their caption."""
+    warm, rprop = claims.verdict("C54", study.warmups), claims.verdict("C56", study.rules)
+    lengths = sorted(study.warmups["warmup"].unique())
+    caption = style.Caption(
+        finding=f"Should the rate rise gradually? {warm.word.capitalize()}. Does Rprop fail on mini-batches? "
+        f"{rprop.word.capitalize()}: {rprop.summary}.",
+        shows=(
+            f"a: test accuracy after equal epochs at multiples of a rate ∝ B, with {lengths[-1]:g} epochs of linear warm-up and "
+            "without; runs that diverged count as chance; dots are seeds. b: training loss after equal updates, each optimizer "
+            "at the rate that is best on the other seeds."
+        ),
+        basis=(
+            f"{study.about['description']}, n = {_seeds(study.rules)} paired seeds, bars and bands: 95 % (Student t), "
+            f"profile {study.about['profile']}."
+        ),
+    )
+    return _closed(rates.gradual, study.warmups, study.rules), caption
+
+
 PUBLISHED = {
     "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}}
 }
@@ -293,6 +313,7 @@ FIGURES = {
     "fig10_minima_controls": ("escapes", controls_figure),
     "fig11_keskar": ("published", published_figure),
     "fig12_learning_rates": ("rates", rates_figure),
+    "fig13_warmup_optimizers": ("warmups", gradual_figure),
 }
 """The figures in their order, each with the table it needs."""
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from batchscape.draw import style
+from batchscape.judge.stats import mean_interval
 
 POLICIES = {
     "fixed": {"color": style.BLUE, "linestyle": "-", "marker": "o", "label": r"fixed $\eta$"},
@@ -39,6 +40,44 @@ def policies(rates: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
         ax.set_ylim(min(bottom), max(top))
     style.letter_panels(axes.ravel())
     return figure
+
+
+def gradual(warmups: pd.DataFrame, rules: pd.DataFrame) -> Figure:
+    """Two panels: test accuracy with and without warm-up; training loss of each optimizer against batch size."""
+    figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.8))
+    with_and_without(axes[0], warmups)
+    for kind, (rule, rows) in zip(style.KINDS, rules.groupby("rule"), strict=False):
+        finite = rows[np.isfinite(rows["train_loss"])]
+        style.curve_with_band(axes[1], finite, "train_loss", log=True, label=rule, **kind)
+    style.log_axis(axes[1].yaxis)
+    style.batch_axis(axes[1], sorted(rules["batch"].unique()))
+    axes[1].set_ylabel("training loss at the end [nats]")
+    axes[1].legend(fontsize=6)
+    style.letter_panels(axes)
+    return figure
+
+
+def with_and_without(ax: Axes, warmups: pd.DataFrame) -> Axes:
+    """Test accuracy at each batch size and multiple of a rate ∝ B, with warm-up and without; dots are seeds, bars 95 %."""
+    places = list(warmups.groupby(["batch", "times_linear"]).groups)
+    lengths = sorted(warmups["warmup"].unique())
+    for kind, length, shift in zip(style.KINDS, lengths, np.linspace(-0.15, 0.15, len(lengths)), strict=False):
+        for place, (batch, multiple) in enumerate(places):
+            here = (warmups["batch"] == batch) & (warmups["times_linear"] == multiple) & (warmups["warmup"] == length)
+            rows = warmups[here]
+            mean, low, high = mean_interval(rows["test_accuracy"])
+            label = (f"warm-up of {length:g} epochs" if length else "none") if not place else None
+            at = np.full(len(rows), place + shift)
+            ax.plot(at, rows["test_accuracy"], ".", color=kind["color"], alpha=0.3, markersize=3)
+            ax.errorbar(
+                place + shift, mean, [[mean - low], [high - mean]], color=kind["color"], fmt=kind["marker"], label=label,
+                markersize=4, capsize=2,
+            )  # fmt: skip
+    ax.set_xticks(range(len(places)), [f"{batch}\n× {multiple:g}" for batch, multiple in places])
+    ax.set_xlabel(r"batch size and multiple of $\eta \propto B$")
+    ax.set_ylabel("test accuracy")
+    ax.legend(fontsize=6, loc="lower left")
+    return ax
 
 
 def against_rate(ax: Axes, rates: pd.DataFrame, quantity: str = "best_val_loss", *, label: str = VALIDATION) -> Axes:

@@ -37,6 +37,8 @@ SUBJECTS = {
     "cost": ("gradient_seconds", "the table `cost` of a noise study"),
     "epochs": ("val_wobble", "the table `epochs` of a noise study"),
     "policies": ("policy", "the table `policies` of a rates study"),
+    "warm-up": ("times_linear", "the table `warmups` of a rates study"),
+    "optimizers": ("rule", "the table `rules` of a rates study"),
     "published": ("source", "the table `published` of a replication"),
     "rescaled": ("factor", "the table `rescaled` of a minima study"),
     "minima": ("phi", "the table `minima` of a minima study"),
@@ -280,7 +282,7 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
 
 def _describe_measurements(table: pd.DataFrame) -> str:
     first = table.iloc[0]
-    if "policy" in table:
+    if "policy" in table or "rule" in table or "times_linear" in table:
         return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, rates on a grid"
     if "factor" in table or "width" in table:
         return f"{first['dataset']}, {first['model']}, N = {first['n']}"

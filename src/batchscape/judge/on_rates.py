@@ -1,7 +1,7 @@
-"""Values of a seed in the table `policies` of `run_rates_study`: batch sizes at rates that follow them.
+"""Values of a seed in the tables of `run_rates_study`: policies, warm-up, optimizers.
 
-The rows of a place are those of one budget, with all batch sizes or with two: the base, where the policies agree, and
-another one, B.
+Rows of `policies` are those of one budget, with all batch sizes or with two: the base, where the policies agree, and
+another one, B. Rows of `warmups` are those of a batch size and rate, rows of `rules` those of a batch size.
 """
 
 import dataclasses
@@ -91,7 +91,39 @@ def spread_tuned_by_fixed(rows: pd.DataFrame) -> float | None:
     return float(np.ptp(tuned) / np.ptp(fixed))
 
 
+def accuracy_from_warmup(rows: pd.DataFrame) -> float:
+    """Test accuracy with warm-up less that without; a run that diverged counts as chance."""
+    accuracy = rows.sort_values("warmup")["test_accuracy"]
+    return float(accuracy.iloc[-1] - accuracy.iloc[0])
+
+
+def rprop_by_sgd_in_full(rows: pd.DataFrame) -> float | None:
+    """Training loss of Rprop ÷ that of gradient descent, full batch, each at its tuned rate, after equal updates."""
+    return _by_sgd(rows, "Rprop") if rows["batch"].iloc[0] == rows["n_train"].iloc[0] else None
+
+
+def rprop_by_sgd(rows: pd.DataFrame) -> float | None:
+    """The same on mini-batches."""
+    return _by_sgd(rows, "Rprop") if rows["batch"].iloc[0] < rows["n_train"].iloc[0] else None
+
+
+def rmsprop_by_sgd(rows: pd.DataFrame) -> float | None:
+    """The same of RMSprop on mini-batches; None where it was not asked for."""
+    asked = "RMSprop" in set(rows["rule"]) and rows["batch"].iloc[0] < rows["n_train"].iloc[0]
+    return _by_sgd(rows, "RMSprop") if asked else None
+
+
+def _by_sgd(rows: pd.DataFrame, rule: str) -> float:
+    losses = rows.set_index("rule")["train_loss"]
+    ratio = losses[rule] / losses["SGD"]
+    return float(ratio) if np.isfinite(ratio) else np.nan
+
+
 VALUES = {
+    "accuracy_from_warmup": (accuracy_from_warmup, False),
+    "rprop_by_sgd_in_full": (rprop_by_sgd_in_full, True),
+    "rprop_by_sgd": (rprop_by_sgd, True),
+    "rmsprop_by_sgd": (rmsprop_by_sgd, True),
     "training_of_linear_scaling": (AgainstBase("train_loss", "linear"), True),
     "training_of_sqrt_scaling": (AgainstBase("train_loss", "sqrt"), True),
     "validation_of_linear_scaling": (LINEAR, True),

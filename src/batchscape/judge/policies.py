@@ -18,16 +18,14 @@ def by_policy(runs: pd.DataFrame, *, base_batch_size: int, base_rate: float, cha
     Args:
         runs: One row a run, with `budget`, `batch`, `learning_rate`, `seed`, `status` and `RESULTS`.
         base_batch_size, base_rate: Where all policies but the last two agree.
-        chance: Accuracy of runs that diverged; their losses are infinite.
+        chance: See `count_diverged`.
 
     Returns:
         One row a budget, batch size, policy and seed: the columns of `runs`, and `policy`, `at_edge` (the rate is the
         smallest or the largest of the grid), `deviation` (|log of the test loss ÷ its median over seeds|) and `base_batch`.
         Policies whose rate is not on the grid are left out.
     """
-    diverged = runs["status"] == "DIVERGED"
-    runs = runs.assign(**{name: runs[name].where(~diverged, np.inf) for name in RESULTS if name.endswith("loss")})
-    runs["test_accuracy"] = runs["test_accuracy"].where(~diverged, chance)
+    runs = count_diverged(runs, chance=chance)
     found = []
     for (_, batch), rows in runs.groupby(["budget", "batch"]):
         chosen = {}
@@ -44,6 +42,13 @@ def by_policy(runs: pd.DataFrame, *, base_batch_size: int, base_rate: float, cha
             for policy, picked in chosen.items()
         ]
     return pd.concat(found, ignore_index=True).assign(base_batch=base_batch_size)
+
+
+def count_diverged(runs: pd.DataFrame, *, chance: float) -> pd.DataFrame:
+    """The runs with infinite losses, and a test accuracy of chance, where they diverged."""
+    diverged = runs["status"] == "DIVERGED"
+    losses = {name: runs[name].where(~diverged, np.inf) for name in RESULTS if name.endswith("loss")}
+    return runs.assign(**losses, test_accuracy=runs["test_accuracy"].where(~diverged, chance))
 
 
 def _deviation(losses: pd.Series) -> pd.Series:

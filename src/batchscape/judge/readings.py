@@ -79,6 +79,13 @@ def _places(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The places of a table, in order, with their rows."""
     if "policy" in table:
         return _places_of_policies(table)
+    if "times_linear" in table:
+        return [
+            (f"B = {batch}, {count_of_times(multiple)}", rows)
+            for (batch, multiple), rows in table.groupby(["batch", "times_linear"])
+        ]
+    if "rule" in table:
+        return [(f"B = {batch}", rows) for batch, rows in table.groupby("batch")]
     if "factor" in table:
         factors = sorted(set(table["factor"]) - {1.0})
         return [(f"α = {factor:g}", table[table["factor"].isin([1.0, factor])]) for factor in factors]
@@ -100,6 +107,11 @@ def _places_of_policies(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         for batch in sorted(set(rows["batch"]) - {base}):
             found.append((f"B = {batch}, equal {budget}", rows[rows["batch"].isin([base, batch])]))
     return found
+
+
+def count_of_times(multiple: float) -> str:
+    """A multiple of a rate ∝ B in words."""
+    return "η ∝ B" if multiple == 1 else f"{multiple:g} times η ∝ B"
 
 
 def count_of(epochs: float) -> str:

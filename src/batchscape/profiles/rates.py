@@ -22,6 +22,11 @@ class RatesProfile:
         epochs: Epochs of the first budget; the second is as many updates as these take at `base_batch_size`.
         by_updates: Whether there is a second budget.
         looks: Evaluations along each run.
+        warmup: Epochs of gradual warm-up.
+        warm_batches: Batch sizes that are trained with and without it, at a rate ∝ B and multiples of that.
+        multiples: These multiples.
+        rules: Rates of other optimizers, by name, compared with SGD at equal updates.
+        rule_batches: Batch sizes of that comparison.
     """
 
     name: str
@@ -36,6 +41,11 @@ class RatesProfile:
     epochs: int
     by_updates: bool = True
     looks: int = 10
+    warmup: float = 5.0
+    warm_batches: tuple[int, ...] = ()
+    multiples: tuple[float, ...] = (1.0, 2.0, 4.0)
+    rules: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    rule_batches: tuple[int | str, ...] = ()
 
     @property
     def rates(self) -> list[float]:
@@ -44,40 +54,90 @@ class RatesProfile:
 
     def grid(self, n_train: int) -> Grid:
         """The cells on `n_train` training examples: budgets, batch sizes, rates, seeds."""
-        updates = self.epochs * -(-n_train // self.base_batch_size)
-        cells = []
-        for batch_size in self.batch_sizes:
-            size = n_train if batch_size == "full" else batch_size
-            budgets = [({"epochs": self.epochs}, self.epochs)]
-            if self.by_updates:
-                budgets.append(({"updates": updates}, updates / -(-n_train // size)))
-            cells += [
-                Cell(
-                    dataset=self.dataset,
-                    train_size=self.train_size,
-                    model=self.model,
-                    optimizer="sgd",
-                    learning_rate=rate,
-                    batch_size=batch_size,
-                    evaluate_every=epochs / self.looks,
-                    seed=seed,
-                    **budget,
-                )
-                for budget, epochs in budgets
-                for rate in self.rates
-                for seed in range(self.seeds)
-            ]
-        return Grid(cells)
+        budgets = ("epochs", "updates") if self.by_updates else ("epochs",)
+        return Grid(
+            self._cell(n_train, budget, batch_size=batch_size, learning_rate=rate, seed=seed)
+            for batch_size in self.batch_sizes
+            for budget in budgets
+            for rate in self.rates
+            for seed in range(self.seeds)
+        )
 
+    def warm_grid(self, n_train: int) -> Grid:
+        """Large batches at large rates, with and without warm-up, for equal epochs."""
+        return Grid(
+            self._cell(n_train, "epochs", batch_size=batch_size, learning_rate=rate, warmup=warmup, seed=seed)
+            for batch_size in self.warm_batches
+            for rate in (self.base_rate * batch_size / self.base_batch_size * multiple for multiple in self.multiples)
+            for warmup in (0.0, self.warmup)
+            for seed in range(self.seeds)
+        )
+
+    def rule_grid(self, n_train: int) -> Grid:
+        """SGD and other optimizers, for equal updates."""
+        return Grid(
+            self._cell(n_train, "updates", batch_size=batch_size, optimizer=rule, learning_rate=rate, seed=seed)
+            for batch_size in self.rule_batches
+            for rule, rates in (("sgd", self.rates), *self.rules)
+            for rate in rates
+            for seed in range(self.seeds)
+        )
+
+    def _cell(self, n_train: int, budget: str, **fields) -> Cell:
+        size = n_train if fields["batch_size"] == "full" else fields["batch_size"]
+        updates = self.epochs * -(-n_train // self.base_batch_size)
+        epochs = self.epochs if budget == "epochs" else updates / -(-n_train // size)
+        return Cell(
+            dataset=self.dataset,
+            train_size=self.train_size,
+            model=self.model,
+            evaluate_every=epochs / self.looks,
+            **{"optimizer": "sgd", budget: self.epochs if budget == "epochs" else updates, **fields},
+        )
+
+
+_RULES = (
+    ("rmsprop", tuple(1e-4 * 4.0**power for power in range(5))),
+    ("rprop", (1e-4, 1e-3, 1e-2)),
+)
 
 RATES_PROFILES = {
     profile.name: profile
     for profile in (
         RatesProfile(
-            name="smoke", train_size=320, seeds=2, batch_sizes=(8, 32, 128), powers=(-2, 2), epochs=1, looks=2
+            name="smoke",
+            train_size=320,
+            seeds=2,
+            batch_sizes=(8, 32, "full"),
+            powers=(-1, 2),
+            epochs=1,
+            looks=1,
+            warmup=0.5,
+            warm_batches=(128,),
+            multiples=(1.0,),
+            rules=(("rprop", (1e-3, 1e-2)),),
+            rule_batches=(32, "full"),
         ),
-        RatesProfile(name="quick", seeds=6, batch_sizes=(8, 32, 128, 512, "full"), powers=(-4, 5), epochs=30),
-        RatesProfile(name="paper", seeds=10, batch_sizes=(1, 8, 32, 128, 512, "full"), powers=(-6, 5), epochs=30),
+        RatesProfile(
+            name="quick",
+            seeds=6,
+            batch_sizes=(8, 32, 128, 512, "full"),
+            powers=(-4, 5),
+            epochs=30,
+            warm_batches=(512,),
+            rules=_RULES,
+            rule_batches=(32, "full"),
+        ),
+        RatesProfile(
+            name="paper",
+            seeds=10,
+            batch_sizes=(1, 8, 32, 128, 512, "full"),
+            powers=(-6, 5),
+            epochs=30,
+            warm_batches=(128, 512),
+            rules=_RULES,
+            rule_batches=(32, 128, 512, "full"),
+        ),
         RatesProfile(
             name="fashion",
             dataset="fashion_mnist",
