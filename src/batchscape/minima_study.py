@@ -111,6 +111,7 @@ def run_replication(profile: str | Replication, store: str | os.PathLike | Store
         if chosen.any()
     ]
     table = runs[list(RUN_COLUMNS)].merge(pd.concat(measured), on="hash", how="left").drop(columns="hash")
+    table["test_error_reestimated"] = 1 - table["test_accuracy_reestimated"]
     description = f"{profile.source}: {profile.dataset}, {profile.model}, B = {profile.small} and {profile.large}"
     return Tables(
         {"published": table.assign(source=profile.source)},

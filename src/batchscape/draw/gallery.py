@@ -283,9 +283,9 @@ def gradual_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
         finding=f"Should the rate rise gradually? {warm.word.capitalize()}. Does Rprop fail on mini-batches? "
         f"{rprop.word.capitalize()}: {rprop.summary}.",
         shows=(
-            f"a: test accuracy after equal epochs at multiples of a rate ∝ B, with {lengths[-1]:g} epochs of linear warm-up and "
-            "without; runs that diverged count as chance; dots are seeds. b: training loss after equal updates, each optimizer "
-            "at the rate that is best on the other seeds."
+            f"a: test accuracy after equal epochs at multiples of a rate ∝ B, with {lengths[-1]:g} epochs of linear warm-up "
+            "and without; runs that diverged count as chance; dots are seeds. b: training loss after equal updates, each "
+            "optimizer at the rate that is best on the other seeds."
         ),
         basis=(
             f"{study.about['description']}, n = {_seeds(study.rules)} paired seeds, bars and bands: 95 % (Student t), "

@@ -179,6 +179,9 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         )
     if claim.subject == "words":
         return _verdict_of_counts(claim, runs)
+    runs = _rows_where(claim, runs)
+    if runs.empty:
+        return Verdict(claim, "not measured", (), "no runs of this kind", "")
     if claim.reading:
         return _verdict_of_readings(claim, runs)
     if claim.exact:
@@ -187,10 +190,6 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         raise InvalidInput(
             f"A verdict on {claim.id} needs the column {claim.quantity!r}. Received: {list(runs.columns)}"
         )
-    for column, value in claim.where.items():
-        runs = runs[runs[column] == value]
-    if runs.empty:
-        return Verdict(claim, "not measured", (), "no runs of this kind", "")
     least = min(3, runs["batch"].nunique())
     comparisons = tuple(_compare(claim, family) for family in strata.families(runs, least=least))
     return Verdict(claim, _combine(comparisons), comparisons, "", describe(runs))
@@ -206,17 +205,28 @@ def verdicts_of(frames: Iterable[pd.DataFrame], claims: Iterable[str] | None = N
     """The verdicts on several statements, the whole register by default, each from the table that it is about.
 
     Args:
-        frames: Tables of studies; the first one of a subject counts, those that no statement is about are passed over.
+        frames: Tables of studies; of those that a statement is about the first one counts that has rows of its kind.
         claims: Ids.
     """
-    tables: dict[str, pd.DataFrame] = {}
+    tables: dict[str, list[pd.DataFrame]] = {}
     for frame in frames:
-        tables.setdefault(_subject(frame), frame)
+        tables.setdefault(_subject(frame), []).append(frame)
     unknown = [id for id in claims or () if id not in register()]
     if unknown:
         raise unknown_name("claim", unknown[0], register())
     chosen = [register()[id] for id in claims or register()]
-    return [verdict(claim, tables[claim.subject]) for claim in chosen if claim.subject in tables]
+    return [verdict(claim, _table_of(claim, tables[claim.subject])) for claim in chosen if claim.subject in tables]
+
+
+def _table_of(claim: Claim, tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return next((table for table in tables if len(_rows_where(claim, table))), tables[0])
+
+
+def _rows_where(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a statement is about."""
+    for column, value in claim.where.items():
+        table = table[table[column] == value]
+    return table
 
 
 def to_table(given: Iterable[Verdict]) -> pd.DataFrame:
