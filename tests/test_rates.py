@@ -6,7 +6,7 @@ import pytest
 
 import batchscape as bs
 from batchscape.draw import gallery
-from batchscape.judge import claims, on_rates, readings
+from batchscape.judge import claims, on_rates, on_training, readings
 from batchscape.judge.policies import by_policy
 from batchscape.profiles import RATES_PROFILES, RatesProfile
 
@@ -153,3 +153,9 @@ def test_the_study_runs_and_is_drawn(tmp_path):
     files = gallery.draw_all(tmp_path / "tables", tmp_path / "figures")
     assert files["fig12_learning_rates"].stat().st_size > 10_000
     assert files["fig13_warmup_optimizers"].stat().st_size > 10_000
+
+
+def test_the_share_of_the_bound_on_epochs():
+    rows = pd.DataFrame({"batch": [64, 8], "epoch": [20.0, 10.0], "reached": True, "learning_rate": 0.1, "seed": 0})
+    assert on_training.share_of_bound(rows) == pytest.approx(1 / 3)
+    assert np.isnan(on_training.share_of_bound(rows.assign(reached=[True, False])))

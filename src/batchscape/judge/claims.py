@@ -292,6 +292,8 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
 
 def _describe_measurements(table: pd.DataFrame) -> str:
     first = table.iloc[0]
+    if "seconds_per_update" in table:
+        return describe(table)
     if "policy" in table or "rule" in table or "times_linear" in table:
         return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, rates on a grid"
     if "factor" in table or "width" in table:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from batchscape.judge import on_gradients, on_minima, on_rates, strata
+from batchscape.judge import on_gradients, on_minima, on_rates, on_training, strata
 from batchscape.judge.stats import mean_interval
 
 READINGS: dict[str, tuple[Callable[[pd.DataFrame], float | None], bool]] = {
     **on_gradients.VALUES,
     **on_minima.VALUES,
     **on_rates.VALUES,
+    **on_training.VALUES,
 }
 """Values of one seed at one place, by name, and whether they are ratios, whose mean is geometric."""
 
@@ -79,6 +80,8 @@ def _places(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The places of a table, in order, with their rows."""
     if "policy" in table:
         return _places_of_policies(table)
+    if "seconds_per_update" in table:
+        return _places_of_workers(table)
     if "times_linear" in table:
         return [
             (f"B = {batch}, {count_of_times(multiple)}", rows)
@@ -106,6 +109,16 @@ def _places_of_policies(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         base = rows["base_batch"].iloc[0]
         for batch in sorted(set(rows["batch"]) - {base}):
             found.append((f"B = {batch}, equal {budget}", rows[rows["batch"].isin([base, batch])]))
+    return found
+
+
+def _places_of_workers(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Each batch size beside the next one, at one rate: what K times as many workers make of it."""
+    found = []
+    for family in strata.families(runs):
+        if family.stratum == strata.FIXED_RATE:
+            for small, large in zip(family.batches, family.batches[1:], strict=False):
+                found.append((f"B {small} → {large}", family.runs[family.runs["batch"].isin([small, large])]))
     return found
 
 
