@@ -132,11 +132,6 @@ class Cell:
         return self.warmup > 0 or self.decay != "constant"
 
     @property
-    def schedule_kind(self) -> tuple[str, int] | None:
-        """What a program for the schedule is compiled for: the decay and its number of steps; None without a schedule."""
-        return (self.decay, len(self.decay_at)) if self.scheduled else None
-
-    @property
     def budget(self) -> tuple[str, float]:
         """The kind of the budget and its amount, such as `("epochs", 10)`."""
         return next((kind, getattr(self, kind)) for kind in BUDGETS if getattr(self, kind) is not None)

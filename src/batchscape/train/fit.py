@@ -56,7 +56,7 @@ def fit_one(
 
 
 GROUP_FIELDS = (
-    "dataset", "train_size", "model", "optimizer", "optimizer_options", "schedule_kind", "loss", "metrics",
+    "dataset", "train_size", "model", "optimizer", "optimizer_options", "scheduled", "loss", "metrics",
     "weight_decay", "precision", "engine",
 )  # fmt: skip
 """Fields that cells trained by one compiled model have in common."""
@@ -87,7 +87,7 @@ class Trainer:
         optimizer = optimizers.make(cell, model)
         self._own_rate = optimizers.own_rate(optimizer)
         optimizers.check_rate(cell, self._own_rate)
-        self._schedule = schedules.attach(cell, optimizer)
+        self._rate_table = schedules.attach(cell, optimizer)
         model.compile(optimizer, self._loss, jit_compile=False)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -211,10 +211,10 @@ class Trainer:
             return None
         base = self._own_rate if cell.learning_rate is None else cell.learning_rate
         rate = cell.scale_learning_rate(base, plan.batch_size)
-        if self._schedule is None:
+        if self._rate_table is None:
             self._model.optimizer.learning_rate = rate
         else:
-            self._schedule.assign(**schedules.constants(cell, plan, base))
+            self._rate_table.assign(schedules.rates(cell, plan, base))
         return rate
 
     def _facts(self, plan: Plan) -> dict[str, Any]:

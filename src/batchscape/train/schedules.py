@@ -16,7 +16,7 @@ from batchscape.config import DECAYS, Cell
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.train.plan import Plan
 
-_FACTORS = {
+_LEFT = {
     "constant": lambda s, f: ops.ones_like(s),
     "linear": lambda s, f: 1 - (1 - f) * ops.minimum(s, 1.0),
     "cosine": lambda s, f: f + (1 - f) * (1 + ops.cos(math.pi * ops.minimum(s, 1.0))) / 2,
@@ -68,51 +68,77 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, learning_rate, *, warmup=0.0, start=0.0, decay="constant", over=None, at=(), factor=0.1):
         if decay not in DECAYS:
             raise unknown_name("decay", decay, DECAYS)
-        self.decay, self._n_steps = decay, len(at)
-        # Constants are a variable, so that one compiled model trains under one schedule after the other.
-        self._constants = keras.Variable(np.zeros(5 + len(at)), dtype="float32", trainable=False, name="schedule")
-        self.assign(learning_rate=learning_rate, warmup=warmup, start=start, over=over, at=at, factor=factor)
-
-    def assign(self, *, learning_rate, warmup=0.0, start=0.0, over=None, at=(), factor=0.1) -> None:
-        """Go on with other constants; the kind of decay and the number of steps stay."""
-        needs_length = self.decay not in ("constant", "steps")
-        numbers = [learning_rate, warmup, start, over if needs_length and over is not None else 1.0, factor, *at]
+        goes_on = decay not in ("constant", "steps")
+        places = [float(place) for place in at]
         if not (
-            np.isfinite(numbers).all()
+            np.isfinite([learning_rate, warmup, start, factor, *places]).all()
             and learning_rate > 0
             and warmup >= 0
             and 0 <= start <= 1
-            and (over is not None or not needs_length)
-            and numbers[3] > 0
-            and (factor > 0 or (factor == 0 and self.decay in ("linear", "cosine")))
-            and len(at) == self._n_steps
-            and list(at) == sorted(at)
-            and bool(len(at)) == (self.decay == "steps")
+            and (not goes_on or (over is not None and 0 < over < math.inf))
+            and (factor > 0 or (factor == 0 and decay in ("linear", "cosine")))
+            and places == sorted(places)
+            and bool(places) == (decay == "steps")
         ):
             raise InvalidInput(
                 "A schedule needs learning_rate > 0, warmup ≥ 0, start in [0, 1], over > 0, factor > 0 and rising steps. "
-                f"Received: learning_rate={learning_rate}, warmup={warmup}, start={start}, decay={self.decay!r}, "
-                f"over={over}, at={tuple(at)}, factor={factor}"
+                f"Received: learning_rate={learning_rate}, warmup={warmup}, start={start}, decay={decay!r}, over={over}, "
+                f"at={tuple(at)}, factor={factor}"
             )
-        self._config = {
-            "learning_rate": float(learning_rate), "warmup": float(warmup), "start": float(start), "decay": self.decay,
-            "over": None if over is None else float(over), "at": [float(place) for place in at], "factor": float(factor),
-        }  # fmt: skip
-        self._constants.assign(numbers)
+        self.learning_rate, self.warmup, self.start = float(learning_rate), float(warmup), float(start)
+        self.decay, self.at, self.factor = decay, places, float(factor)
+        self.over = float(over) if goes_on else None
 
     def __call__(self, step):
         """The rate of the update that follows `step` others; an array of them gives an array."""
         t = ops.cast(step, "float32")
-        rate, warmup, start, over, factor = ops.unstack(self._constants[:5], 5)
-        risen = start + (1 - start) * ops.minimum((t + 1) / ops.maximum(warmup, 1.0), 1.0)
+        risen = self.start + (1 - self.start) * ops.minimum((t + 1) / max(self.warmup, 1.0), 1.0)
         if self.decay == "steps":
-            passed = ops.sum(ops.cast(t[..., None] >= self._constants[5:], "float32"), axis=-1)
-            return rate * risen * ops.power(factor, passed)
-        return rate * risen * _FACTORS[self.decay](ops.maximum(t - warmup, 0.0) / over, factor)
+            passed = sum(ops.cast(t >= place, "float32") for place in self.at)
+            return self.learning_rate * risen * ops.power(self.factor, passed)
+        share = ops.maximum(t - self.warmup, 0.0) / (self.over or 1.0)
+        return self.learning_rate * risen * _LEFT[self.decay](share, self.factor)
 
     def get_config(self) -> dict[str, Any]:
         """What makes an equal schedule."""
-        return dict(self._config)
+        names = ("learning_rate", "warmup", "start", "decay", "over", "at", "factor")
+        return {name: getattr(self, name) for name in names}
+
+
+MOST_UPDATES = 1 << 22
+"""Entries of a table of rates (16 MB)."""
+
+
+@keras.saving.register_keras_serializable(package="batchscape")
+class RateTable(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of every update, looked up: one compiled model trains under one table after the other.
+
+    Why not the formula: inside a compiled loop of small updates a division, power or cosine an update becomes a kernel of
+    its own, and at nine kernels XLA's CPU runtime hands them to its threads: in the small MLP at B = 1 an update then took
+    70 µs and more instead of 18. A look-up costs nothing there.
+
+    Args:
+        rates: The rate of each update, shape (n ≥ 1,); the last one stays.
+    """
+
+    def __init__(self, rates):
+        self._table = keras.Variable(np.zeros(MOST_UPDATES), dtype="float32", trainable=False, name="rates")
+        self.assign(rates)
+
+    def assign(self, rates) -> None:
+        """Go on with other rates."""
+        if len(rates) > MOST_UPDATES:
+            raise InvalidInput(f"A schedule must end within {MOST_UPDATES:,} updates. Received: {len(rates):,} updates")
+        self._rates = np.asarray(rates, np.float32)
+        self._table.assign(np.pad(self._rates, (0, MOST_UPDATES - len(rates)), mode="edge"))
+
+    def __call__(self, step):
+        """The rate of the update that follows `step` others."""
+        return ops.take(self._table, ops.minimum(ops.cast(step, "int32"), MOST_UPDATES - 1))
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes an equal table."""
+        return {"rates": self._rates.tolist()}
 
 
 def of_cell(cell: Cell, n_train: int) -> WarmupDecay:
@@ -130,35 +156,40 @@ def of_cell(cell: Cell, n_train: int) -> WarmupDecay:
     """
     if cell.learning_rate is None:
         raise InvalidInput("A schedule needs a learning_rate in its cell. Received: learning_rate=None")
-    return WarmupDecay(decay=cell.decay, **constants(cell, Plan.of(cell, n_train), cell.learning_rate))
+    return _in_updates(cell, Plan.of(cell, n_train), cell.learning_rate)
 
 
-def attach(cell: Cell, optimizer: keras.Optimizer) -> WarmupDecay | None:
-    """Put an optimizer, before it is built, under the schedule of a cell, constants still to come; None without one."""
+def attach(cell: Cell, optimizer: keras.Optimizer) -> RateTable | None:
+    """Put an optimizer, before it is built, under a table of rates, to be filled for each cell; None without a schedule."""
     if not cell.scheduled:
         return None
-    schedule = WarmupDecay(1.0, decay=cell.decay, over=1.0, at=range(len(cell.decay_at)))
-    optimizer.learning_rate = schedule
-    return schedule
+    optimizer.learning_rate = table = RateTable([0.0])
+    return table
 
 
-def constants(cell: Cell, plan: Plan, base_rate: float) -> dict[str, Any]:
-    """The constants of a cell's schedule in updates, as `WarmupDecay.assign` takes them.
+def rates(cell: Cell, plan: Plan, base_rate: float) -> np.ndarray:
+    """The rate of every update that a run may make, float32, shape (updates + 1,).
 
     Args:
-        cell: States them in its `schedule_unit`.
+        cell: What is run.
         plan: Its updates.
         base_rate: The rate before the policy.
     """
+    return np.asarray(_in_updates(cell, plan, base_rate)(np.arange(plan.total_updates + plan.updates_after + 1)))
+
+
+def _in_updates(cell: Cell, plan: Plan, base_rate: float) -> WarmupDecay:
+    """The schedule of a cell, which it states in its `schedule_unit`, in updates."""
     rate = cell.scale_learning_rate(base_rate, plan.batch_size)
     warmup = plan.updates_in(cell.warmup, cell.schedule_unit)
     rest = max(1.0, plan.total_updates - warmup)
-    return {
-        "learning_rate": rate,
-        "warmup": warmup,
+    return WarmupDecay(
+        rate,
+        warmup=warmup,
         # Never above η: a batch smaller than the base has a rate below the base's.
-        "start": min(1.0, base_rate / rate) if cell.warmup_from == "base" else 0.0,
-        "over": rest if cell.decay_over is None else plan.updates_in(cell.decay_over, cell.schedule_unit),
-        "at": [math.ceil(plan.updates_in(place, cell.schedule_unit) - 1e-6) for place in cell.decay_at],
-        "factor": cell.decay_factor,
-    }
+        start=min(1.0, base_rate / rate) if cell.warmup_from == "base" else 0.0,
+        decay=cell.decay,
+        over=rest if cell.decay_over is None else plan.updates_in(cell.decay_over, cell.schedule_unit),
+        at=[math.ceil(plan.updates_in(place, cell.schedule_unit) - 1e-6) for place in cell.decay_at],
+        factor=cell.decay_factor,
+    )
