@@ -375,9 +375,10 @@ def rates(
     profiles.find(study, profiles.RATES_PROFILES)
     import_tensorflow()
     from batchscape.rates_study import run_rates_study
+    from batchscape.study import folder_of
 
-    folder = paths.resolve(f"runs/rates-{study}")
-    made = run_rates_study(study, folder / "store", executor=executor, workers=workers, show_progress=not quiet)
+    folder = folder_of(study) / "rates" if study in profiles.PROFILES else paths.resolve(f"runs/rates-{study}")
+    made = run_rates_study(study, folder, executor=executor, workers=workers, show_progress=not quiet)
     _print_tables(made, tables or folder / "tables", folder / "figures")
 
 
