@@ -295,6 +295,23 @@ def gradual_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(rates.gradual, study.warmups, study.rules), caption
 
 
+def twins_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """Twins whose rate decays or whose batch grows, with their caption."""
+    same, fewer = claims.verdict("C58", study.growth), claims.verdict("C58b", study.growth)
+    caption = style.Caption(
+        finding=(
+            f"Is growing the batch as good as decaying the rate? {same.word.capitalize()}: {same.summary}; {fewer.summary}."
+        ),
+        shows=(
+            "Validation loss at fixed weights against a: epochs and b: updates. η/B is the same in the first two twins at every "
+            "epoch; the third changes neither, the fourth has the largest batch from the start, at the same rate."
+        ),
+        basis=f"{same.data}, n = {_seeds(study.growth)} paired seeds, bands and brackets: 95 % (Student t), "
+        f"profile {study.about['profile']}.",
+    )
+    return _closed(rates.twins, study.growth_curves), caption
+
+
 PUBLISHED = {
     "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}}
 }
@@ -314,6 +331,7 @@ FIGURES = {
     "fig11_keskar": ("published", published_figure),
     "fig12_learning_rates": ("rates", rates_figure),
     "fig13_warmup_optimizers": ("warmups", gradual_figure),
+    "fig14_twins": ("growth", twins_figure),
 }
 """The figures in their order, each with the table it needs."""
 

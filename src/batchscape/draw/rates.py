@@ -18,6 +18,12 @@ POLICIES = {
 }
 """How each policy is drawn."""
 
+TWINS = tuple(
+    {"color": color, "linestyle": dash}
+    for color, dash in ((style.BLUE, "-"), (style.VERMILLION, "--"), (style.GREEN, "-."), (style.GREY, ":"))
+)
+"""Looks of the runs of `growth_curves`."""
+
 VALIDATION = "smallest validation loss [nats]"
 
 
@@ -54,6 +60,24 @@ def gradual(warmups: pd.DataFrame, rules: pd.DataFrame) -> Figure:
     axes[1].set_ylabel("training loss at the end [nats]")
     axes[1].legend(fontsize=6)
     style.letter_panels(axes)
+    return figure
+
+
+def twins(curves: pd.DataFrame) -> Figure:
+    """Two panels: validation loss along the runs of `growth_curves`, against epochs and against updates."""
+    figure, axes = plt.subplots(1, 2, figsize=(style.PAGE, 2.8))
+    for ax, position in zip(axes, ("epoch", "updates"), strict=True):
+        for look, (twin, rows) in zip(TWINS, curves.groupby("twin", sort=False), strict=False):
+            rows = rows[rows["epoch"] > 0]
+            summary = rows.groupby("epoch").agg(x=(position, "mean"), loss=("val_loss", lambda v: [*mean_interval(np.log(v))]))
+            mean, low, high = np.exp(np.array(summary["loss"].tolist()).T)
+            ax.fill_between(summary["x"], low, high, color=look["color"], alpha=0.15, linewidth=0)
+            ax.plot(summary["x"], mean, label=twin, **look)
+        style.log_axis(ax.yaxis)
+        ax.set_xlabel({"epoch": "epochs", "updates": "updates"}[position])
+        ax.set_ylabel("validation loss [nats]")
+    style.letter_panels(axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(TWINS))
     return figure
 
 

@@ -66,10 +66,19 @@ def validation_of_sqrt_by_linear(rows: pd.DataFrame) -> float | None:
 
 def gap_closed_by_linear_scaling(rows: pd.DataFrame) -> float | None:
     """Share of the gap in the smallest validation loss, one rate against base, that a rate ∝ B closes; NaN without one."""
-    fixed, linear = FIXED(rows), LINEAR(rows)
-    if fixed is None or linear is None:
+    return _gap_closed(rows, LINEAR)
+
+
+def gap_closed_by_tuning(rows: pd.DataFrame) -> float | None:
+    """The same of the tuned rate."""
+    return _gap_closed(rows, AgainstBase("best_val_loss", "tuned"))
+
+
+def _gap_closed(rows: pd.DataFrame, by: AgainstBase) -> float | None:
+    fixed, scaled = FIXED(rows), by(rows)
+    if fixed is None or scaled is None:
         return None
-    return (fixed - linear) / (fixed - 1) if fixed > 1 else np.nan
+    return (fixed - scaled) / (fixed - 1) if fixed > 1 else np.nan
 
 
 def accuracy_of_one(rows: pd.DataFrame) -> float | None:
@@ -129,6 +138,7 @@ VALUES = {
     "validation_of_linear_scaling": (LINEAR, True),
     "validation_of_sqrt_by_linear": (validation_of_sqrt_by_linear, True),
     "gap_closed_by_linear_scaling": (gap_closed_by_linear_scaling, False),
+    "gap_closed_by_tuning": (gap_closed_by_tuning, False),
     "accuracy_tuned": (AgainstBase("test_accuracy", "tuned", "tuned", None, "any", difference=True), False),
     "spread_tuned_by_fixed": (spread_tuned_by_fixed, True),
     "training_at_equal_updates": (AgainstBase("train_loss", "fixed", budget="updates"), True),
