@@ -18,6 +18,7 @@ _HOME = {
     "make_dataset": "data",
     "build_model": "models",
     "fit_one": "train.fit",
+    "BatchSizeSchedule": "train.batch_schedule",
     "Record": "record",
     "run_sweep": "sweep.run",
     "load_results": "sweep.results",
