@@ -163,3 +163,23 @@ def test_a_schedule_that_cannot_be_followed_is_refused_in_one_line(blobs, make, 
 def test_a_schedule_without_its_feed_is_refused(blobs):
     with pytest.raises(InvalidInput, match=r"schedule\.feed"):
         net().fit(*blobs, callbacks=[Schedule.constant(8)], verbose=0)
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_twins_have_one_noise_in_every_epoch_and_the_growing_one_makes_fewer_updates(limit):
+    at, epochs = [2, 3, 5], 7
+    both = bs.twins(0.4, 5, N, at=at, epochs=epochs, factor=3, limit=limit)
+    noises = []
+    for twin in both:
+        sizes = [twin.batch_size.rule(epoch, ()) for epoch in range(epochs)]
+        begins = np.cumsum([0, *(math.ceil(N / size) for size in sizes)])
+        assert begins[-1] == twin.updates
+        # The rate holds from the first update of an epoch to its last.
+        rates = [[float(twin.learning_rate(t)) for t in (a, b - 1)] for a, b in itertools.pairwise(begins)]
+        assert all(first == last for first, last in rates)
+        noises.append([rate / size for (rate, _), size in zip(rates, sizes, strict=True)])
+    assert noises[0] == pytest.approx(noises[1])
+    assert noises[0] == pytest.approx([0.08 / 3 ** sum(epoch >= place for place in at) for epoch in range(epochs)])
+    assert both[1].updates < both[0].updates == epochs * 20
+    with pytest.raises(InvalidInput, match=r"Received: at=\[5, 3\]"):
+        bs.twins(0.4, 5, N, at=[5, 3], epochs=epochs)

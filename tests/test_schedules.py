@@ -180,7 +180,7 @@ def test_a_warm_up_longer_than_the_run_is_refused_before_anything_runs(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "rprop"}, {"optimizer": None}])
+@pytest.mark.parametrize("changes", [{"optimizer": "rprop"}, {"optimizer": "ftrl"}, {"optimizer": None}])
 def test_a_schedule_beside_what_knows_none_is_refused(blobs, changes):
     def build():
         model = net()

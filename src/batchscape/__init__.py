@@ -49,6 +49,7 @@ _HOME = {
     "taylor_residuals": "minima.taylor",
     "NoiseScaleCallback": "noise.noise_scale",
     "log_rates": "sweep.rates",
+    "twins": "train.twins",
     "tune_learning_rate": "judge.tuned",
     "tuned_runs": "judge.tuned",
     "lines_between": "landscape",

@@ -11,6 +11,13 @@ from batchscape.train.rprop import Rprop
 __all__ = ["Rprop", "check_rate", "make", "own_rate"]
 
 
+UNSCHEDULED = {
+    "Rprop": "reads its learning rate, the initial step, once; a warm-up or decay would do nothing.",
+    "Ftrl": "computes its weights anew from its rate at each update; a rate that falls pulls them to 0.",
+}
+"""Optimizers that a learning-rate schedule does not suit, and why."""
+
+
 def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
     """The optimizer of a cell: the named one, else a copy of the one the model was compiled with, else SGD.
 
@@ -29,6 +36,8 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         compiled["config"].update(options)
         try:
             return _checked(keras.optimizers.deserialize(compiled), cell)
+        except InvalidInput:
+            raise
         except (TypeError, ValueError) as error:
             raise InvalidInput(
                 f"optimizer_options do not fit the compiled {compiled['class_name']}; name an optimizer. Received: {options}"
@@ -41,6 +50,8 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         options.setdefault("weight_decay", 0.0)
     try:
         return _checked(kind(**options), cell)
+    except InvalidInput:
+        raise
     except (TypeError, ValueError) as error:
         reason = telling_line(error.__cause__ or error)
         raise InvalidInput(f"optimizer_options do not fit {name}: {reason} Received: {options}") from error
@@ -48,11 +59,8 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
 
 def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
     """Refuse what would make a run something else than its record says."""
-    if isinstance(optimizer, Rprop) and cell.scheduled:
-        raise InvalidInput(
-            "Rprop reads its learning rate, the initial step, once; a warm-up or decay would do nothing. "
-            f"Received: warmup={cell.warmup}, decay={cell.decay!r}"
-        )
+    if cell.scheduled and (reason := UNSCHEDULED.get(type(optimizer).__name__)):
+        raise InvalidInput(f"{type(optimizer).__name__} {reason} Received: warmup={cell.warmup}, decay={cell.decay!r}")
     if optimizer.use_ema:
         raise InvalidInput(
             "use_ema puts averaged weights in place of the trained ones whenever a call of fit ends, and we make many. "
