@@ -183,3 +183,53 @@ def test_twins_have_one_noise_in_every_epoch_and_the_growing_one_makes_fewer_upd
     assert both[1].updates < both[0].updates == epochs * 20
     with pytest.raises(InvalidInput, match=r"Received: at=\[5, 3\]"):
         bs.twins(0.4, 5, N, at=[5, 3], epochs=epochs)
+
+
+def grown(blobs, **changes):
+    cell = bs.Cell(
+        batch_size=9, batch_steps={2: 30}, epochs=4, learning_rate=0.1, optimizer="sgd",
+        optimizer_options={"momentum": 0.9}, seed=3, **changes,
+    )  # fmt: skip
+    return bs.fit_one(cell, build=lambda: net("sgd"), data=blobs)
+
+
+def test_a_cell_whose_batch_grows_is_the_literal_fit_in_one_record_under_every_engine(blobs):
+    runs = {engine: grown(blobs, engine=engine) for engine in ("stock", "dataset", "fused")}
+    stock = runs["stock"]
+    n = stock.facts["n_train"]
+    counts = [math.ceil(n / size) for size in (9, 9, 30, 30)]
+    assert stock.curves["updates"] == [0, *itertools.accumulate(counts)]
+    assert stock.curves["epoch"] == list(range(5))
+    assert stock.curves["examples"] == [n * epoch for epoch in range(5)]
+    data = bs.load_dataset(blobs)
+    model = net(keras.optimizers.SGD(0.1, momentum=0.9))
+    model.set_weights(stock.weights["initial"])
+    schedule = Schedule.steps({0: 9, 2: 30})
+    model.fit(schedule.feed(data.x_train, data.y_train, seed=3), epochs=4, callbacks=[schedule], verbose=0)
+    for run in runs.values():
+        assert run.curves["updates"] == stock.curves["updates"]
+        for a, b in zip(model.get_weights(), run.weights["final"], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_steps": {0: 8}}, r"rising epochs ≥ 1"),
+        ({"batch_steps": {2: "full"}}, r"rising epochs ≥ 1"),
+        ({"batch_steps": {10: 8}}, r"budget in epochs that is longer"),
+        ({"batch_steps": {2: 8}, "updates": 50}, r"budget in epochs"),
+        ({"batch_steps": {2: 8}, "warmup": 1}, r"no warm-up"),
+    ],
+)
+def test_batch_steps_that_make_no_run_are_refused(changes, message):
+    with pytest.raises(InvalidInput, match=rf"{message}.*Received: "):
+        bs.Cell(**changes)
+
+
+def test_batch_steps_travel_and_one_beyond_the_data_is_refused(blobs):
+    cell = bs.Cell(batch_steps={2: np.int64(64), 5: 128})
+    assert bs.Cell.from_json(cell.to_json()) == cell == bs.Grid(batch_steps={2: 64, 5: 128})[0]
+    assert len(bs.Grid(batch_steps=[{2: 64}, {2: 128}, {}])) == 3
+    with pytest.raises(InvalidInput, match=r"Received: batch_size=128"):
+        bs.fit_one(cell, build=net, data=blobs)

@@ -178,6 +178,13 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["sweep", "--batch-size", "9999"], "at most the number of training examples, 1280"),
         (["sweep", "--learning-rate", "fast"], "--learning-rate must be a number. Received: 'fast'"),
         (["sweep", "--learning-rate", "nan"], "learning_rate must be a finite number > 0"),
+        (["sweep", "--decay", "steps", "--decay-at", "2,x"], "--decay-at must be a number. Received: 'x'"),
+        (["sweep", "--epochs", "2", "--warmup", "3"], "warmup must end within the run"),
+        (
+            ["sweep", "--batch-steps", "5-64"],
+            "--batch-steps must be EPOCH:SIZE pairs, such as 30:160. Received: '5-64'",
+        ),
+        (["sweep", "--batch-steps", "5:9999"], "at most the number of training examples, 1280"),
         (["sweep", "--seeds", "0"], "--seeds must be an integer ≥ 1"),
         (["sweep", "--epochs", "1", "--until-loss", "0.1"], "Exactly one of"),
         (["sweep", "--model", "mpl"], "did you mean mlp?"),

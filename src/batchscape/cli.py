@@ -94,6 +94,9 @@ def sweep(
     dataset: Annotated[str, typer.Option("--dataset", "--data", help="Name, .npz file or module:function.")] = "digits",
     model: Annotated[str, typer.Option(help="Name or module:function.")] = "mlp",
     batch_size: Annotated[str, typer.Option(help="One or more sizes, such as 8,32,full.")] = "8,32,128",
+    batch_steps: Annotated[
+        str | None, typer.Option(help="EPOCH:SIZE pairs: the batch size from these epochs on, such as 30:160,60:800.")
+    ] = None,
     learning_rate: Annotated[str | None, typer.Option(help="One or more rates, such as 0.05,0.1.")] = None,
     lr_policy: Annotated[str, typer.Option(help="fixed, sqrt or linear in the batch size.")] = "fixed",
     base_batch_size: Annotated[int, typer.Option(help="Batch size at which the policy leaves the rate alone.")] = 32,
@@ -131,6 +134,9 @@ def sweep(
         dataset=dataset,
         model=model,
         batch_size=[_batch_size(item) for item in _items("batch-size", batch_size)],
+        batch_steps=dict(_pair("batch-steps", item) for item in _items("batch-steps", batch_steps))
+        if batch_steps is not None
+        else {},
         learning_rate=[_number("learning-rate", item) for item in _items("learning-rate", learning_rate)]
         if learning_rate is not None
         else None,
@@ -466,6 +472,14 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise InvalidInput(f"--{name} must be a number. Received: {text!r}") from None
+
+
+def _pair(name: str, text: str) -> tuple[int, int]:
+    try:
+        epoch, size = map(int, text.split(":"))
+    except ValueError:
+        raise InvalidInput(f"--{name} must be EPOCH:SIZE pairs, such as 30:160. Received: {text!r}") from None
+    return epoch, size
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -70,6 +70,8 @@ class Cell:
         schedule_unit: `"epochs"`, `"updates"` or `"examples"`; epochs and examples keep the schedule in its place in the
             data when the batch size moves.
         batch_size: Examples per parameter update, int ≥ 1, or `"full"` for all training examples.
+        batch_steps: Batch sizes from later epochs on, such as `{30: 160, 60: 800}`; the learning rate stays that of
+            `batch_size`. The budget is in epochs, and there is no learning-rate schedule beside it.
         last_batch: `"keep"` the last partial batch of an epoch, as `model.fit` does, or `"drop"` it.
         epochs: Budget in passes over the training examples, > 0.
         updates: Budget in parameter updates, int ≥ 1.
@@ -105,6 +107,7 @@ class Cell:
     decay_factor: float = 0.1
     schedule_unit: str = "epochs"
     batch_size: int | str = 32
+    batch_steps: tuple[tuple[int, int], ...] = ()
     last_batch: str = "keep"
     epochs: float | None = None
     updates: int | None = None
@@ -125,6 +128,7 @@ class Cell:
         _check_names(self)
         _check_numbers(self)
         _check_schedule(self)
+        _check_batch_steps(self)
 
     @property
     def scheduled(self) -> bool:
@@ -168,7 +172,9 @@ class Cell:
         return cls(**json.loads(text))
 
 
-LATER_FIELDS = frozenset({"warmup", "warmup_from", "decay", "decay_over", "decay_at", "decay_factor", "schedule_unit"})
+LATER_FIELDS = (
+    "warmup", "warmup_from", "decay", "decay_over", "decay_at", "decay_factor", "schedule_unit", "batch_steps",
+)  # fmt: skip
 """Fields that `Cell` did not have at first."""
 
 
@@ -178,6 +184,9 @@ def _normalise(cell: Cell) -> None:
     options = cell.optimizer_options
     pairs = options.items() if isinstance(options, Mapping) else [tuple(pair) for pair in options]
     put("optimizer_options", tuple(sorted((str(name), _plain(value)) for name, value in pairs)))
+    steps = cell.batch_steps
+    pairs = steps.items() if isinstance(steps, Mapping) else [tuple(pair) for pair in steps]
+    put("batch_steps", tuple(tuple(map(_plain, pair)) for pair in pairs))
     put("metrics", (cell.metrics,) if isinstance(cell.metrics, str) else tuple(cell.metrics))
     for field in dataclasses.fields(cell):
         if field.name not in _PLAIN_SEQUENCES:
@@ -272,6 +281,22 @@ def _check_schedule(cell: Cell) -> None:
         raise InvalidInput(f"A run with until_loss has no length; give decay_over. Received: decay={cell.decay!r}")
 
 
+def _check_batch_steps(cell: Cell) -> None:
+    if not cell.batch_steps:
+        return
+    pairs = [pair for pair in cell.batch_steps if len(pair) == 2]
+    whole = [isinstance(value, int) and not isinstance(value, bool) and value >= 1 for pair in pairs for value in pair]
+    epochs = [pair[0] for pair in pairs]
+    if len(pairs) < len(cell.batch_steps) or not all(whole) or epochs != sorted(set(epochs)):
+        raise InvalidInput(f"batch_steps must map rising epochs ≥ 1 to batch sizes ≥ 1. Received: {cell.batch_steps}")
+    if cell.epochs is None or epochs[-1] >= cell.epochs or cell.scheduled:
+        raise InvalidInput(
+            "batch_steps need a budget in epochs that is longer, and no warm-up or decay. "
+            f"Received: batch_steps={cell.batch_steps}, {cell.budget[0]}={cell.budget[1]}, warmup={cell.warmup}, "
+            f"decay={cell.decay!r}"
+        )
+
+
 def _require_integer(cell: Cell, name: str, least: int) -> None:
     value = getattr(cell, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -328,7 +353,7 @@ class Grid(Sequence):
         return f"Grid of {len(self)} cells: " + ", ".join(f"{name} in {values}" for name, values in varying.items())
 
 
-_PLAIN_SEQUENCES = ("metrics", "optimizer_options", "decay_at")
+_PLAIN_SEQUENCES = ("metrics", "optimizer_options", "decay_at", "batch_steps")
 """Fields of a cell that are themselves sequences: an axis of these is a list of sequences or mappings."""
 
 

@@ -56,6 +56,7 @@ def _describe(record: Record) -> dict[str, Any]:
     cell["budget"], cell["budget_amount"] = record.cell.budget
     cell["optimizer_options"] = " ".join(f"{name}={value}" for name, value in cell["optimizer_options"])
     cell["metrics"] = " ".join(cell["metrics"])
+    cell["batch_steps"] = " ".join(f"{epoch}:{size}" for epoch, size in cell["batch_steps"])
     cell["decay_at"] = " ".join(f"{place:g}" for place in cell["decay_at"])
     cell["base_learning_rate"] = cell["learning_rate"]
     cell["learning_rate"] = record.facts.get("learning_rate")

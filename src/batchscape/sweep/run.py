@@ -91,7 +91,7 @@ def _train_all(missing: dict[Cell, str], sources: Sources, store: Store, executo
         jobs = []
         for cell, name in missing.items():
             source = sources.local(cell) if executor == "serial" else sources.packed(cell, folder)
-            jobs.append(_Job(cell, name, source, store, _cost(Plan.of(cell, sources.data_of(cell).n_train))))
+            jobs.append(_Job(cell, name, source, store, _cost(Plan.stages(cell, sources.data_of(cell).n_train))))
         # Cells of one compiled model together; among them the dearest first, so that no worker ends long after the rest.
         jobs.sort(key=lambda job: (str(group_of(job.cell)), -job.cost))
         _trainers.clear()
@@ -109,8 +109,8 @@ _COST_OF_AN_UPDATE = 64
 """Cost of an update besides its examples, in examples; for the order of jobs and the time left only."""
 
 
-def _cost(plan: Plan) -> float:
-    return plan.total_updates * (_COST_OF_AN_UPDATE + plan.batch_size)
+def _cost(plans: list[Plan]) -> float:
+    return sum(plan.total_updates * (_COST_OF_AN_UPDATE + plan.batch_size) for plan in plans)
 
 
 _trainers: dict[tuple, Trainer] = {}

@@ -87,7 +87,7 @@ class Sources:
     def check(self, cell: Cell, store: Store) -> str:
         """Look at everything that can be wrong with a cell, and return the name of its run."""
         data, group = self.data_of(cell), group_of(cell)
-        Plan.of(cell, data.n_train)
+        Plan.stages(cell, data.n_train)
         if cell.initial_weights and store.status(cell.initial_weights) is not Status.COMPLETE:
             raise InvalidInput(
                 f"initial_weights must name a complete run in {store.path}. Received: {cell.initial_weights!r}"

@@ -20,7 +20,7 @@ class Recorder(keras.callbacks.Callback):
 
     Args:
         cell: What is run.
-        plan: When it is looked at.
+        plans: When it is looked at, for each batch size it goes through.
         evaluator: Evaluates the model that is trained.
         updates_in_batch: Tells how many updates stand behind the batch that `fit` has just reported.
 
@@ -34,9 +34,10 @@ class Recorder(keras.callbacks.Callback):
         updates, seconds: Updates done, and the time spent in training alone.
     """
 
-    def __init__(self, cell: Cell, plan: Plan, evaluator: Evaluator, updates_in_batch: Callable[[], int]):
+    def __init__(self, cell: Cell, plans: Sequence[Plan], evaluator: Evaluator, updates_in_batch: Callable[[], int]):
         super().__init__()
-        self._cell, self._plan, self._evaluate, self._updates_in_batch = cell, plan, evaluator, updates_in_batch
+        self._cell, self._plans, self._evaluate, self._updates_in_batch = cell, plans, evaluator, updates_in_batch
+        self._plan, self._updates_before, self._examples_before = plans[0], 0, 0
         self.rows: list[dict[str, float]] = []
         self.final: dict[str, float] = {}
         self.weights: dict[str, list[np.ndarray]] = {}
@@ -44,7 +45,7 @@ class Recorder(keras.callbacks.Callback):
         self.diverged = ""
         self.finished = False
         self.updates = 0
-        self._next_row = plan.evaluate_every
+        self._next_row = self._plan.evaluate_every
         self._train: dict[str, float] = {}
         self._checkpoints: list[int] = []
         self._path_length = 0.0
@@ -59,13 +60,21 @@ class Recorder(keras.callbacks.Callback):
         self._look(mean_loss=0.0)
         self._resumed_at = time.perf_counter()
 
+    def enter(self, plan: Plan) -> None:
+        """Go on to the next plan of the run."""
+        if plan is not self._plan:
+            self._examples_before += self._plan.examples_after(self.updates - self._updates_before)
+            self._plan, self._updates_before = plan, self.updates
+            self._next_row = self.updates + plan.evaluate_every
+            self._resumed_at = time.perf_counter()
+
     def on_train_batch_end(self, batch, logs=None):
         """Count the updates of a batch, or block, and look at the run."""
         self.seconds += time.perf_counter() - self._resumed_at
         self.updates += self._updates_in_batch()
         self._train = {}
         self._follow_path(logs)
-        if self._plan.is_look(self.updates):
+        if self._plan.is_look(self.updates - self._updates_before):
             self._look(mean_loss=float(logs.get("loss", 0.0)))
         self._resumed_at = time.perf_counter()
 
@@ -93,7 +102,8 @@ class Recorder(keras.callbacks.Callback):
             self._keep(f"after_{CHECKPOINTS_AFTER - len(self._checkpoints)}")
         elif self.updates >= self._next_row or self.updates == 0:
             self._row()
-        out_of_updates = self.updates >= self._plan.total_updates and not self.reached
+        last = self._plan is self._plans[-1]
+        out_of_updates = last and self.updates - self._updates_before >= self._plan.total_updates and not self.reached
         if self.diverged or out_of_updates or (self.reached and not self._checkpoints):
             self._end()
         self.model.stop_training = self.finished
@@ -129,11 +139,11 @@ class Recorder(keras.callbacks.Callback):
     def _row(self) -> None:
         while self._next_row <= self.updates:
             self._next_row += self._plan.evaluate_every
-        weights = _trainable(self.model)
+        weights, updates = _trainable(self.model), self.updates - self._updates_before
         row = {
-            "epoch": self.updates / self._plan.updates_per_epoch,
+            "epoch": self._plan.first_epoch + updates / self._plan.updates_per_epoch,
             "updates": self.updates,
-            "examples": self._plan.examples_after(self.updates),
+            "examples": self._examples_before + self._plan.examples_after(updates),
             "seconds": self.seconds,
             **(self._train or self._evaluate("train")),
             **self._evaluate("val", "test"),

@@ -47,10 +47,11 @@ class Stock:
     def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
         """Arguments for the calls of `fit` that make up the run."""
         for epoch in range(plan.n_epochs):
-            x, y = self._take(epoch_order(plan.n_train, plan.seed, epoch)[: plan.examples_per_epoch])
+            x, y = self._take(plan.order(epoch))
+            number = plan.first_epoch + epoch
             yield {
                 "x": x, "y": y, "batch_size": plan.batch_size, "shuffle": False,
-                "initial_epoch": epoch, "epochs": epoch + 1,
+                "initial_epoch": number, "epochs": number + 1,
             }  # fmt: skip
 
     def updates_in_batch(self) -> int:
@@ -81,7 +82,8 @@ class Dataset:
     def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
         """See `Stock.calls`."""
         for epoch in range(plan.n_epochs):
-            yield {"x": self._pipeline(plan, epoch), "shuffle": False, "initial_epoch": epoch, "epochs": epoch + 1}
+            number = plan.first_epoch + epoch
+            yield {"x": self._pipeline(plan, number), "shuffle": False, "initial_epoch": number, "epochs": number + 1}
 
     def updates_in_batch(self) -> int:
         """See `Stock.updates_in_batch`."""
@@ -146,7 +148,8 @@ class Fused:
             n_epochs = min(n_epochs, most, plan.n_epochs - first)
             blocks = plan.blocks(range(first, first + n_epochs))
             self._updates = collections.deque(blocks.updates.tolist())
-            yield {**self._feed(blocks), "initial_epoch": first, "epochs": first + 1}
+            number = plan.first_epoch + first
+            yield {**self._feed(blocks), "initial_epoch": number, "epochs": number + 1}
             first += n_epochs
             n_epochs = 1 if whole_epochs else 2 * n_epochs
 

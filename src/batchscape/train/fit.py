@@ -108,15 +108,21 @@ class Trainer:
         """Train one cell of this trainer's group; see `fit_one`."""
         if group_of(cell) != self._group:
             raise InvalidInput(f"Cells of one Trainer share {', '.join(GROUP_FIELDS)}. Received: {cell}")
-        plan = Plan.of(cell, self._data.n_train)
-        compile_seconds = self._warm_up(plan)
+        plans = Plan.stages(cell, self._data.n_train)
+        plan = plans[0]
+        # Twice, for an engine that does not run a later plan is changed for one that the first has not met.
+        compile_seconds = sum(self._warm_up(plan) for plan in [*plans, *plans])
         self._reset(cell.seed, initial_weights)
         learning_rate = self._set_learning_rate(cell, plan)
-        recorder = Recorder(cell, plan, self._evaluate, self._engine.updates_in_batch)
+        recorder = Recorder(cell, plans, self._evaluate, self._engine.updates_in_batch)
         recorder.start(self._model)
         theirs = [Continued(callbacks)] if callbacks else []
-        for arguments in self._engine.calls(plan, whole_epochs=bool(callbacks)):
-            _fit(self._model, callbacks=[recorder, *theirs], **arguments)
+        for stage in plans:
+            recorder.enter(stage)
+            for arguments in self._engine.calls(stage, whole_epochs=bool(callbacks)):
+                _fit(self._model, callbacks=[recorder, *theirs], **arguments)
+                if recorder.finished or self._model.stop_training:
+                    break
             if recorder.finished or self._model.stop_training:
                 break
         recorder.stop()
@@ -124,7 +130,7 @@ class Trainer:
             continued.finish()
         self._check_updates(recorder.updates)
         seconds_per_update = self._seconds_per_update[plan.shapes]
-        if seconds_per_update is None:
+        if seconds_per_update is None or len(plans) > 1:
             seconds_per_update = recorder.seconds / max(1, recorder.updates)
         diverged = bool(recorder.diverged) and not recorder.reached
         return Record(

@@ -52,6 +52,7 @@ class Plan:
         updates_per_block: Updates between two looks at the run.
         evaluate_every: Updates between two evaluations.
         seed: Seed of the sample order.
+        first_epoch: Epochs of the run that came before.
     """
 
     n_train: int
@@ -63,6 +64,21 @@ class Plan:
     updates_per_block: int
     evaluate_every: int
     seed: int
+    first_epoch: int = 0
+
+    @classmethod
+    def stages(cls, cell: Cell, n_train: int) -> list["Plan"]:
+        """The plans of a run, one for each batch size it goes through."""
+        if not cell.batch_steps:
+            return [cls.of(cell, n_train)]
+        begins, sizes = zip((0, cell.batch_size), *cell.batch_steps, strict=True)
+        lengths = np.diff([*begins, cell.epochs]).tolist()
+        cells = [
+            dataclasses.replace(cell, batch_size=size, epochs=length, batch_steps=())
+            for size, length in zip(sizes, lengths, strict=True)
+        ]
+        plans = [cls.of(stage, n_train) for stage in cells]
+        return [dataclasses.replace(plan, first_epoch=begin) for plan, begin in zip(plans, begins, strict=True)]
 
     @classmethod
     def of(cls, cell: Cell, n_train: int) -> "Plan":
@@ -113,9 +129,13 @@ class Plan:
         """Training examples that an epoch processes: all of them, unless the last partial batch is dropped."""
         return (self.updates_per_epoch - (self.tail > 0)) * self.batch_size + self.tail
 
+    def order(self, epoch: int) -> np.ndarray:
+        """Samples of one epoch of this plan in their order, int32, shape (examples_per_epoch,)."""
+        return epoch_order(self.n_train, self.seed, self.first_epoch + epoch)[: self.examples_per_epoch]
+
     def batches(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Sample indices of one epoch: full batches, int32, shape (u, B), and the tail, shape (0 or 1, tail)."""
-        order = epoch_order(self.n_train, self.seed, epoch)[: self.examples_per_epoch]
+        order = self.order(epoch)
         n_full = self.updates_per_epoch - (self.tail > 0)
         full, tail = np.split(order, [n_full * self.batch_size])
         return full.reshape(n_full, self.batch_size), tail.reshape(-1, max(self.tail, 1))
