@@ -32,6 +32,7 @@ STUDIES = (
     "figures/data/definitions",
     "figures/data/minima",
     "figures/data/keskar-f1",
+    "figures/data/rates",
 )
 """The committed tables."""
 

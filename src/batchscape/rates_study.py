@@ -10,6 +10,7 @@ from batchscape.judge.policies import by_policy, count_diverged
 from batchscape.judge.tuned import tuned_runs
 from batchscape.profiles import RatesProfile
 from batchscape.record import environment
+from batchscape.sweep.results import to_frame
 from batchscape.sweep.run import run_sweep
 from batchscape.sweep.store import Store
 from batchscape.tables import Tables
@@ -32,12 +33,14 @@ def run_rates_study(profile: str | RatesProfile, store: str | os.PathLike | Stor
     Returns:
         `Tables` with `rates` (one row a run) and `policies` (one row a budget, batch size, policy and seed; see
         `by_policy`), and, where the profile asks for them, `warmups` (one row a run with or without warm-up) and `rules`
-        (one row an optimizer, batch size and seed, at the rate with the smallest training loss of the other seeds).
+        (one row an optimizer, batch size and seed, at the rate with the smallest training loss of the other seeds), `growth`
+        and `growth_curves` (one row a run, and one an evaluation, of twins whose rate decays or whose batch grows).
     """
     profile = profiles.find(profile, profiles.RATES_PROFILES)
     how = profiles.execution(profile, how)
     data = load_dataset(profile.dataset, train_size=profile.train_size)
-    rates = run_sweep(profile.grid(data.n_train), store=store, **how)[list(COLUMNS)]
+    rates = run_sweep(profile.grid(data.n_train), store=store, **how)[list(COLUMNS)].copy()
+    rates["times_base"] = rates["learning_rate"] / profile.base_rate
     chance = 1 / data.meta["num_classes"]
     policies = by_policy(rates, base_batch_size=profile.base_batch_size, base_rate=profile.base_rate, chance=chance)
     frames = {"rates": rates, "policies": policies}
@@ -45,6 +48,8 @@ def run_rates_study(profile: str | RatesProfile, store: str | os.PathLike | Stor
         frames["warmups"] = _warmups(profile, data.n_train, store, how, chance)
     if profile.rule_batches:
         frames["rules"] = _rules(profile, data.n_train, store, how, chance)
+    if profile.grow_at:
+        frames |= _growth(profile, store, how)
     description = f"{profile.dataset}, {profile.model}, N = {data.n_train}, SGD, {profile.epochs} epochs"
     return Tables(frames, {"profile": profile.name, "description": description, "environment": environment()})
 
@@ -62,3 +67,14 @@ def _rules(profile: RatesProfile, n_train: int, store, how: dict, chance: float)
     runs = run_sweep(profile.rule_grid(n_train), store=store, **how)
     tuned = [tuned_runs(rows, choose="train_loss").assign(rule=rule) for rule, rows in runs.groupby("optimizer")]
     return count_diverged(pd.concat(tuned)[[*COLUMNS, "rule"]], chance=chance)
+
+
+def _growth(profile: RatesProfile, store, how: dict) -> dict[str, pd.DataFrame]:
+    """Twins: the rate decays, or the batch grows; beside them neither, and the largest batch at once."""
+    runs, curves = [], []
+    for schedule, grid in profile.grow_grids().items():
+        done = run_sweep(grid, store=store, **how)
+        runs.append(done[[*COLUMNS, "val_loss"]].assign(schedule=schedule))
+        along = to_frame(map(Store.of(store).load, done["hash"]), curves=True)
+        curves.append(along[["seed", "epoch", "updates", "train_loss", "val_loss"]].assign(twin=schedule))
+    return {"growth": pd.concat(runs), "growth_curves": pd.concat(curves)}

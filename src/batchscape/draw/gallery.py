@@ -303,8 +303,8 @@ def twins_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
             f"Is growing the batch as good as decaying the rate? {same.word.capitalize()}: {same.summary}; {fewer.summary}."
         ),
         shows=(
-            "Validation loss at fixed weights against a: epochs and b: updates. η/B is the same in the first two twins at every "
-            "epoch; the third changes neither, the fourth has the largest batch from the start, at the same rate."
+            "Validation loss at fixed weights against a: epochs and b: updates. η/B is the same in the first two twins at "
+            "every epoch; the third changes neither, the fourth has the largest batch from the start, at the same rate."
         ),
         basis=f"{same.data}, n = {_seeds(study.growth)} paired seeds, bands and brackets: 95 % (Student t), "
         f"profile {study.about['profile']}.",

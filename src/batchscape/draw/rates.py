@@ -39,8 +39,9 @@ def policies(rates: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     by_batch_size(axes[0, 1], chosen[chosen["budget"] == "epochs"])
     by_batch_size(axes[1, 0], chosen[chosen["budget"] == "updates"])
     best_rate(axes[1, 1], chosen)
+    axes[0, 0].set_xlabel(r"learning rate $\eta$, equal epochs")
     for ax, budget in ((axes[0, 1], "epochs"), (axes[1, 0], "updates")):
-        ax.annotate(f"equal {budget}", (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=7)
+        ax.set_xlabel(f"batch size $B$ [examples], equal {budget}")
     bottom, top = zip(*(ax.get_ylim() for ax in (axes[0, 1], axes[1, 0])), strict=True)
     for ax in (axes[0, 1], axes[1, 0]):
         ax.set_ylim(min(bottom), max(top))
@@ -69,7 +70,9 @@ def twins(curves: pd.DataFrame) -> Figure:
     for ax, position in zip(axes, ("epoch", "updates"), strict=True):
         for look, (twin, rows) in zip(TWINS, curves.groupby("twin", sort=False), strict=False):
             rows = rows[rows["epoch"] > 0]
-            summary = rows.groupby("epoch").agg(x=(position, "mean"), loss=("val_loss", lambda v: [*mean_interval(np.log(v))]))
+            summary = rows.groupby("epoch").agg(
+                x=(position, "mean"), loss=("val_loss", lambda v: [*mean_interval(np.log(v))])
+            )
             mean, low, high = np.exp(np.array(summary["loss"].tolist()).T)
             ax.fill_between(summary["x"], low, high, color=look["color"], alpha=0.15, linewidth=0)
             ax.plot(summary["x"], mean, label=twin, **look)
@@ -100,7 +103,7 @@ def with_and_without(ax: Axes, warmups: pd.DataFrame) -> Axes:
     ax.set_xticks(range(len(places)), [f"{batch}\n× {multiple:g}" for batch, multiple in places])
     ax.set_xlabel(r"batch size and multiple of $\eta \propto B$")
     ax.set_ylabel("test accuracy")
-    ax.legend(fontsize=6, loc="lower left")
+    ax.legend(fontsize=6, loc="center right")
     return ax
 
 
@@ -117,7 +120,8 @@ def against_rate(ax: Axes, rates: pd.DataFrame, quantity: str = "best_val_loss",
     style.log_axis(ax.yaxis)
     ax.set_xlabel(r"learning rate $\eta$")
     ax.set_ylabel(label)
-    ax.legend(fontsize=6, ncols=2)
+    ax.set_ylim(top=4 * ax.get_ylim()[1])  # Room for the legend.
+    ax.legend(fontsize=6, ncols=3, loc="upper left")
     return ax
 
 
@@ -149,7 +153,7 @@ def best_rate(ax: Axes, chosen: pd.DataFrame) -> Axes:
     for power, name in ((0.5, r"$\propto \sqrt{B}$"), (1.0, r"$\propto B$")):
         line = start * (batches / base) ** power
         ax.plot(batches, line, color=style.GREY, linestyle=":", linewidth=0.8)
-        ax.annotate(name, (batches[-1], line[-1]), color=style.GREY, fontsize=7, ha="right", va="bottom")
+        ax.annotate(name, (batches[0], line[0]), color=style.GREY, fontsize=7, va="bottom")
     style.log_axis(ax.yaxis)
     style.batch_axis(ax, list(batches))
     ax.set_ylabel(r"best learning rate $\eta$")

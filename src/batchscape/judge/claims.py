@@ -39,6 +39,8 @@ SUBJECTS = {
     "policies": ("policy", "the table `policies` of a rates study"),
     "warm-up": ("times_linear", "the table `warmups` of a rates study"),
     "optimizers": ("rule", "the table `rules` of a rates study"),
+    "growth": ("schedule", "the table `growth` of a rates study"),
+    "grid": ("times_base", "the table `rates` of a rates study"),
     "published": ("source", "the table `published` of a replication"),
     "rescaled": ("factor", "the table `rescaled` of a minima study"),
     "minima": ("phi", "the table `minima` of a minima study"),
@@ -294,6 +296,8 @@ def _describe_measurements(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     if "seconds_per_update" in table:
         return describe(table)
+    if "schedule" in table:
+        return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, {first['budget_amount']:g} epochs"
     if "policy" in table or "rule" in table or "times_linear" in table:
         return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, rates on a grid"
     if "factor" in table or "width" in table:

@@ -1,7 +1,8 @@
 """Values of a seed in the tables of `run_rates_study`: policies, warm-up, optimizers.
 
 Rows of `policies` are those of one budget, with all batch sizes or with two: the base, where the policies agree, and
-another one, B. Rows of `warmups` are those of a batch size and rate, rows of `rules` those of a batch size.
+another one, B. Rows of `warmups` are those of a batch size and rate, rows of `rules` those of a batch size, rows of
+`growth` those of all schedules.
 """
 
 import dataclasses
@@ -122,6 +123,31 @@ def rmsprop_by_sgd(rows: pd.DataFrame) -> float | None:
     return _by_sgd(rows, "RMSprop") if asked else None
 
 
+def grown_by_decayed(rows: pd.DataFrame) -> float:
+    """Validation loss at the end where the batch grew ÷ where the rate decayed."""
+    return _of_growth(rows, "val_loss", "rate decays")
+
+
+def updates_of_grown_by_decayed(rows: pd.DataFrame) -> float:
+    """Updates where the batch grew ÷ where the rate decayed."""
+    return _of_growth(rows, "updates", "rate decays")
+
+
+def grown_by_neither(rows: pd.DataFrame) -> float:
+    """Validation loss at the end where the batch grew ÷ where neither changed."""
+    return _of_growth(rows, "val_loss", "neither")
+
+
+def grown_by_large(rows: pd.DataFrame) -> float:
+    """Validation loss at the end where the batch grew ÷ where it was large at once."""
+    return _of_growth(rows, "val_loss", "large at once")
+
+
+def _of_growth(rows: pd.DataFrame, quantity: str, other: str) -> float:
+    values = rows.set_index("schedule")[quantity]
+    return float(values["batch grows"] / values[other])
+
+
 def _by_sgd(rows: pd.DataFrame, rule: str) -> float:
     losses = rows.set_index("rule")["train_loss"]
     ratio = losses[rule] / losses["SGD"]
@@ -129,6 +155,10 @@ def _by_sgd(rows: pd.DataFrame, rule: str) -> float:
 
 
 VALUES = {
+    "grown_by_decayed": (grown_by_decayed, True),
+    "updates_of_grown_by_decayed": (updates_of_grown_by_decayed, True),
+    "grown_by_neither": (grown_by_neither, True),
+    "grown_by_large": (grown_by_large, True),
     "accuracy_from_warmup": (accuracy_from_warmup, False),
     "rprop_by_sgd_in_full": (rprop_by_sgd_in_full, True),
     "rprop_by_sgd": (rprop_by_sgd, True),

@@ -82,6 +82,8 @@ def _places(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         return _places_of_policies(table)
     if "seconds_per_update" in table:
         return _places_of_workers(table)
+    if "schedule" in table:
+        return [("at the end", table)]
     if "times_linear" in table:
         return [
             (f"B = {batch}, {count_of_times(multiple)}", rows)

@@ -27,6 +27,9 @@ class RatesProfile:
         multiples: These multiples.
         rules: Rates of other optimizers, by name, compared with SGD at equal updates.
         rule_batches: Batch sizes of that comparison.
+        grow_from: Batch size and rate at the start of a run whose batch grows, or whose rate decays.
+        grow_by: By which factor, each time.
+        grow_at: Before which epochs.
     """
 
     name: str
@@ -46,6 +49,9 @@ class RatesProfile:
     multiples: tuple[float, ...] = (1.0, 2.0, 4.0)
     rules: tuple[tuple[str, tuple[float, ...]], ...] = ()
     rule_batches: tuple[int | str, ...] = ()
+    grow_from: tuple[int, float] = (16, 0.2)
+    grow_by: int = 5
+    grow_at: tuple[int, ...] = ()
 
     @property
     def rates(self) -> list[float]:
@@ -83,6 +89,31 @@ class RatesProfile:
             for seed in range(self.seeds)
         )
 
+    def grow_grids(self) -> dict[str, Grid]:
+        """The cells of twins, by what they do: the rate decays, or the batch grows, or neither, or it is large at once."""
+        size, rate = self.grow_from
+        sizes = [size * self.grow_by ** (step + 1) for step in range(len(self.grow_at))]
+        arms = {
+            "rate decays": {"decay": "steps", "decay_at": self.grow_at, "decay_factor": 1 / self.grow_by},
+            "batch grows": {"batch_steps": tuple(zip(self.grow_at, sizes, strict=True))},
+            "neither": {},
+            "large at once": {"batch_size": sizes[-1]},
+        }
+        return {
+            arm: Grid(
+                Cell(
+                    dataset=self.dataset,
+                    train_size=self.train_size,
+                    model=self.model,
+                    epochs=self.epochs,
+                    seed=seed,
+                    **{"batch_size": size, "learning_rate": rate, **fields},
+                )
+                for seed in range(self.seeds)
+            )
+            for arm, fields in arms.items()
+        }
+
     def _cell(self, n_train: int, budget: str, **fields) -> Cell:
         size = n_train if fields["batch_size"] == "full" else fields["batch_size"]
         updates = self.epochs * -(-n_train // self.base_batch_size)
@@ -110,13 +141,14 @@ RATES_PROFILES = {
             seeds=2,
             batch_sizes=(32, "full"),
             powers=(0, 2),
-            epochs=1,
+            epochs=2,
             looks=1,
             warmup=0.5,
             warm_batches=(128,),
             multiples=(1.0,),
-            rules=(("rprop", (1e-3, 1e-2)),),
-            rule_batches=(32, "full"),
+            rules=(("rprop", (1e-3,)),),
+            rule_batches=("full",),
+            grow_at=(1,),
         ),
         RatesProfile(
             name="quick",
@@ -127,6 +159,7 @@ RATES_PROFILES = {
             warm_batches=(512,),
             rules=_RULES,
             rule_batches=(32, "full"),
+            grow_at=(10, 20),
         ),
         RatesProfile(
             name="paper",
@@ -137,6 +170,7 @@ RATES_PROFILES = {
             warm_batches=(128, 512),
             rules=_RULES,
             rule_batches=(32, 128, 512, "full"),
+            grow_at=(10, 20),
         ),
         RatesProfile(
             name="fashion",
