@@ -87,7 +87,7 @@ def gradient_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     """How true the gradient of a mini-batch is, with its caption."""
     found = claims.verdict("C17", study.noise)
     caption = style.Caption(
-        finding=f"Does the variance of the gradient fall as 1 / B? {found.word.capitalize()}: {found.summary}.",
+        finding=f"Does the variance of the gradient fall as 1 / B? {_sentence(found.word)}: {found.summary}.",
         shows=(
             "a: ‖g_B − G‖² / ‖G‖² and b: cosine with the full gradient G, dotted: B_simple / B and (1 + B_simple / B)^−½; "
             "c: angle between the gradients of successive batches at the same weights; d: norm of the gradient, which is "
@@ -155,7 +155,7 @@ def steadiness_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     """How steady training is and how far it goes, with its caption."""
     found = claims.verdict("C19", study.epochs)
     caption = style.Caption(
-        finding=f"Does a larger batch make training oscillate less? {found.word.capitalize()}: {found.summary}.",
+        finding=f"Does a larger batch make training oscillate less? {_sentence(found.word)}: {found.summary}.",
         shows=(
             "a, b: standard deviation of the noise on the logarithm of the loss from epoch to epoch, over the last two "
             "thirds of the epochs; c: mean length of an update; d: of the path an epoch; e: distance from the start and "
@@ -214,7 +214,7 @@ def controls_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     went = claims.verdict("C46", study.escapes)
     decays = sorted(study.flip["weight_decay"].unique())
     caption = style.Caption(
-        finding=f"Does the noise of a small batch lead from a sharp minimum to a flatter one? {went.word.capitalize()}.",
+        finding=f"Does the noise of a small batch lead from a sharp minimum to a flatter one? {_sentence(went.word)}.",
         shows=(
             f"a, b: largest eigenvalue and distance from the initial weights, where training goes on from minima of full batch "
             f"with B = {study.escapes['escaped_to'].iloc[0]} at the same η, at the same η/B, and with full batch for as many "
@@ -235,7 +235,7 @@ def published_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     found = claims.verdict("C42k", study.published)
     first = study.published.iloc[0]
     caption = style.Caption(
-        finding=f"Is the large batch sharper, as published? {found.word.capitalize()}: {found.summary}.",
+        finding=f"Is the large batch sharper, as published? {_sentence(found.word)}: {found.summary}.",
         shows=(
             "a: Metric 2.1 in the full space on all training examples; b: largest eigenvalue of the Hessian of 5,000 of them; "
             "c: distance from the initial weights; d: test accuracy, each after equal epochs and at equal training loss; "
@@ -261,7 +261,7 @@ def rates_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     )
     base = study.policies.iloc[0]
     caption = style.Caption(
-        finding=f"Does scaling the rate close the gap between batch sizes? {found.word.capitalize()}: {found.summary}.",
+        finding=f"Does scaling the rate close the gap between batch sizes? {_sentence(found.word)}: {found.summary}.",
         shows=(
             "a: smallest validation loss along the run against the learning rate, after equal epochs; b, c: the same against "
             f"batch size with the rate of B = {base['base_batch']} kept, scaled by √B and by B, and tuned (each seed on the "
@@ -280,8 +280,8 @@ def gradual_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     warm, rprop = claims.verdict("C54", study.warmups), claims.verdict("C56", study.rules)
     lengths = sorted(study.warmups["warmup"].unique())
     caption = style.Caption(
-        finding=f"Should the rate rise gradually? {warm.word.capitalize()}. Does Rprop fail on mini-batches? "
-        f"{rprop.word.capitalize()}: {rprop.summary}.",
+        finding=f"Should the rate rise gradually? {_sentence(warm.word)}. Does Rprop fail on mini-batches? "
+        f"{_sentence(rprop.word)}: {rprop.summary}.",
         shows=(
             f"a: test accuracy after equal epochs at multiples of a rate ∝ B, with {lengths[-1]:g} epochs of linear warm-up "
             "and without; runs that diverged count as chance; dots are seeds. b: training loss after equal updates, each "
@@ -300,7 +300,7 @@ def twins_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     same, fewer = claims.verdict("C58", study.growth), claims.verdict("C58b", study.growth)
     caption = style.Caption(
         finding=(
-            f"Is growing the batch as good as decaying the rate? {same.word.capitalize()}: {same.summary}; {fewer.summary}."
+            f"Is growing the batch as good as decaying the rate? {_sentence(same.word)}: {same.summary}; {fewer.summary}."
         ),
         shows=(
             "Validation loss at fixed weights against a: epochs and b: updates. η/B is the same in the first two twins at "
@@ -344,6 +344,11 @@ def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
     return figure
 
 
+def _sentence(text: str) -> str:
+    """A text with its first letter in upper case, and the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def _seeds(frame: pd.DataFrame) -> int:
     return int(frame["seed"].nunique()) if "seed" in frame else 1
 
@@ -372,7 +377,7 @@ def _basis(study: tables.Tables) -> str:
 
 def _answer(question: str, claim: str, study: tables.Tables) -> str:
     found = claims.verdict(claim, study.runs)
-    return f"{question} {found.word.capitalize()}: {found.summary}."
+    return f"{question} {_sentence(found.word)}: {found.summary}."
 
 
 def _growth(wide: pd.DataFrame, start: float, end: float) -> str:
