@@ -4,6 +4,7 @@ The named networks end in logits, without a softmax, so that a loss near zero st
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -123,11 +124,13 @@ def _require_images(data: Data, name: str, *, least: int) -> None:
 
 
 def find_builder(model: str | Callable) -> Callable:
-    """The function that builds a model, from its name, from `"package.module:function"`, or itself."""
+    """The function that builds a model: from its name, `"package.module:function"` or a `.keras` file, or itself."""
     if callable(model):
         return model
     if model in BUILDERS:
         return BUILDERS[model]
+    if model.endswith(".keras"):
+        return functools.partial(load_model, model)
     if ":" in model:
         return usercode.resolve(model, kind="model")
     raise unknown_name("model", model, MODELS)

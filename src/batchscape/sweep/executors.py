@@ -109,7 +109,7 @@ class _Worker:
                 max_workers=1,
                 timeout=None,
                 env={**environment, "OPENBLAS_NUM_THREADS": "1"},
-                initializer=_start,
+                initializer=start_worker,
                 initargs=(os.getpid(), sys.path),
             )
         self._tasks_done += 1
@@ -121,7 +121,7 @@ class _Worker:
         self._executor, self._tasks_done = None, 0
 
 
-def _start(parent: int, path: list[str]) -> None:
+def start_worker(parent: int, path: list[str]) -> None:
     """Prepare a worker: the parent's modules, Ctrl-C left to the parent, and no life after the parent's."""
     sys.path[:] = path
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,7 +11,7 @@ import collections
 import statistics
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -159,9 +159,8 @@ class Fused:
 
     def time_update(self, plan: Plan) -> float:
         """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
-        rows = min(TIMED_UPDATES, max(1, TIMED_INDICES // plan.batch_size))
-        order = epoch_order(plan.n_train, plan.seed, 0)
-        indices = tf.constant(np.resize(order, (rows, plan.batch_size)))
+        indices = tf.constant(_timed_rows(plan))
+        rows = len(indices)
         seconds = []
         for _ in range(1 + TIMED_BLOCKS):
             begin = time.perf_counter()
@@ -169,9 +168,22 @@ class Fused:
             seconds.append(time.perf_counter() - begin)
         return statistics.median(seconds[1:]) / rows  # The first one compiles.
 
+    def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
+        """Arguments for a call of `fit` with blocks of so many updates each, at most `TIMED_UPDATES`, for timing."""
+        self._prepare(plan)
+        indices = np.repeat(_timed_rows(plan)[None], len(counts), axis=0)
+        counts = np.minimum(counts, indices.shape[1]).astype(np.int32)
+        return self._feed(Blocks(indices, counts, np.zeros((len(counts), 0), np.int32), 0 * counts))
+
     def _feed(self, blocks: Blocks) -> dict[str, Any]:
         columns = blocks if blocks.tails.size else blocks[:2]
         return {"x": tf.data.Dataset.from_tensor_slices(tuple(columns)).with_options(_plain()), "shuffle": False}
+
+
+def _timed_rows(plan: Plan) -> np.ndarray:
+    """Samples of the full batches that are timed, int32, shape (updates, B)."""
+    rows = min(TIMED_UPDATES, max(1, TIMED_INDICES // plan.batch_size))
+    return np.resize(epoch_order(plan.n_train, plan.seed, 0), (rows, plan.batch_size))
 
 
 def _plain() -> tf.data.Options:

@@ -120,7 +120,7 @@ class Trainer:
         for stage in plans:
             recorder.enter(stage)
             for arguments in self._engine.calls(stage, whole_epochs=bool(callbacks)):
-                _fit(self._model, callbacks=[recorder, *theirs], **arguments)
+                run_fit(self._model, callbacks=[recorder, *theirs], **arguments)
                 if recorder.finished or self._model.stop_training:
                     break
             if recorder.finished or self._model.stop_training:
@@ -179,7 +179,7 @@ class Trainer:
 
     def _warm_up_engine(self, chosen, plan: Plan) -> None:
         for arguments in chosen.warm_up(plan):
-            _fit(self._model, callbacks=[], **arguments)
+            run_fit(self._model, callbacks=[], **arguments)
 
     def _choose_engine(self, plan: Plan):
         """The first engine that runs, and why the ones before it did not."""
@@ -240,7 +240,7 @@ class Trainer:
         }
 
 
-def _fit(model: keras.Model, **arguments: Any) -> None:
+def run_fit(model: keras.Model, **arguments: Any) -> None:
     """The one place where a model is trained."""
     with quiet.without_retracing_warnings():
         model.fit(verbose=0, **arguments)

@@ -1,0 +1,1 @@
+"""What a batch costs in time and memory, and which one to choose."""

@@ -1,0 +1,429 @@
+"""What a batch costs: time and memory of real training steps against batch size, measured in a process of its own."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from batchscape import progress
+from batchscape.config import PRECISIONS
+from batchscape.cost import limit, memory
+from batchscape.cost.child import Child, ChildFailed, OutOfMemory
+from batchscape.cost.limit import Limit
+from batchscape.cost.line import LineFit, fit_line
+from batchscape.cost.source import Source, pack
+from batchscape.data import load_dataset
+from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, unknown_name
+
+STEPS = "batchscape.cost.steps"
+"""The module that the process of a probe runs; naming it keeps TensorFlow out of ours."""
+
+ENGINES = ("stock", "fused")
+
+SECONDS = 0.1
+"""How long each timing lasts, at least."""
+
+RISING = 1.05
+"""Throughput rises while a batch size gives so many times what the best smaller one gave."""
+
+SATURATED = 0.9
+"""Share of the best throughput from which it counts as saturated."""
+
+SECONDS_OF_A_TRIAL = 20.0
+"""A batch of which one update is predicted to take longer is not tried to find the limit."""
+
+COLUMNS = ("batch", "ms", "ms_low", "ms_high", "samples_per_second", "epoch_seconds", "compile_seconds", "peak_bytes")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Probe:
+    """Time and memory of training steps against batch size.
+
+    Attributes:
+        table: One row a batch size: `batch`, `ms` (an update, the median over repeats), `ms_low` and `ms_high` (the range
+            over repeats), `samples_per_second`, `epoch_seconds` (updates, and what `fit` does between two epochs),
+            `compile_seconds`, `peak_bytes`, and `outcome`, which says why the rest is missing where it is.
+        time: ms = a + b B, fitted with errors relative to ms.
+        memory: Peak bytes = a + b B.
+        limit: The largest batch that fits; see `Limit`.
+        memory_limit: What it had to fit into, in bytes; resident memory of the whole process, or memory of the GPU.
+        epoch_ms: Milliseconds that `fit` spends between two epochs, whatever the batch.
+        stopped: Why the ladder ended where it did.
+        facts: Model, optimizer, loss, engine, device, examples, ...
+    """
+
+    table: pd.DataFrame
+    time: LineFit | None
+    memory: LineFit | None
+    limit: Limit
+    memory_limit: int
+    epoch_ms: float
+    stopped: str
+    facts: dict[str, Any]
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """The rows of the batch sizes that were timed."""
+        return self.table.dropna(subset=["ms"])
+
+    @property
+    def saturates(self) -> int:
+        """The smallest batch size with 90 % of the best throughput."""
+        rows = self.measured
+        enough = rows["samples_per_second"] >= SATURATED * rows["samples_per_second"].max()
+        return int(rows.loc[enough, "batch"].min())
+
+    @property
+    def cost_of_an_update(self) -> float:
+        """What an update costs besides its examples, in examples: a / b of the line of time; infinite without a slope."""
+        if self.time is None or self.time.slope <= 0:
+            return math.inf
+        return max(0.0, self.time.intercept / self.time.slope)
+
+    def describe_limit(self) -> str:
+        """What fits, in words."""
+        found, n, bound = self.limit, self.facts["n_train"], memory.text(self.memory_limit)
+        if found.fails is not None:
+            near = "" if found.confirmed else ", not closed in on"
+            return f"B = {found.fits} fits into {bound}, B = {found.fails} does not{near} ({found.reason})"
+        if found.fits >= n:
+            return f"all {n} examples fit into {bound} as one batch"
+        rises = self.memory is not None and self.memory.rises
+        if not rises:
+            beyond = "memory does not rise measurably"
+        elif found.predicted >= n:
+            beyond = f"by the line all {n} examples do"
+        else:
+            beyond = f"by the line {int(found.predicted)} do, which was not tried"
+        return f"B = {found.fits} fits into {bound}; {beyond}"
+
+    def to_json(self) -> str:
+        """Everything, as JSON; what is missing or infinite is null."""
+        rows = self.table.to_dict("records")
+        described = {**dataclasses.asdict(self), "table": rows, "saturates": self.saturates}
+        return json.dumps(plain(described), indent=1, ensure_ascii=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"Probe({self.facts['model']} on {self.facts['data']}, {self.facts['device']}: B = "
+            f"{int(self.measured['batch'].min())} to {int(self.measured['batch'].max())}, 90 % of the best throughput "
+            f"from B = {self.saturates}; {self.describe_limit()})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.table.to_html(index=False, float_format='{:.4g}'.format, na_rep='')}"
+
+
+def probe_batch_sizes(
+    build: str | Callable,
+    data: Any,
+    *,
+    batch_sizes: Sequence[int] | None = None,
+    memory_limit: int | float | str | None = None,
+    repeats: int = 5,
+    loss: str | None = None,
+    precision: str | None = None,
+    engine: str = "stock",
+    jit: bool | None = None,
+    show_progress: bool = True,
+) -> Probe:
+    """Measure what a batch costs, in time and memory, and find the largest that fits.
+
+    Real training steps run in a fresh process, which is watched and killed at the limit: nothing of the caller's is
+    touched, so nothing has to be restored. Sizes are climbed in rising order; one that the line of memory predicts not
+    to fit is not tried. Then all of them are timed again in rounds, each in a random order, so that a machine that
+    drifts does not decide.
+
+    Args:
+        build: A function that builds a Keras model, a model's name, `"package.module:function"` or a `.keras` file. A
+            model that is not compiled gets plain SGD at a rate of 0.01 and the loss that goes with its labels.
+        data: Anything `load_dataset` takes.
+        batch_sizes: Sizes in examples, integers from 1 to the number of training examples; by default 1, 2, 4, ... until
+            throughput stops rising or memory ends.
+        memory_limit: Bytes, or a text such as `"2GB"`; by default 80 % of what is free, or all of a GPU's. On a CPU it
+            bounds the resident memory of the training process, TensorFlow's 0.6 GB and the data included.
+        repeats: Rounds of timings, int ≥ 1.
+        loss: A Keras loss by name, in place of the compiled one.
+        precision: A Keras dtype policy such as `"mixed_bfloat16"`; by default the caller's.
+        engine: `"stock"`, one update a call as `model.fit` does by itself, or `"fused"`, our blocks of updates.
+        jit: Whether XLA compiles; by default as Keras, or our engine, chooses.
+        show_progress: Whether to show progress.
+
+    Returns:
+        A `Probe`.
+
+    Raises:
+        InvalidInput: For sizes, limits and options that make no sense, and where not even the smallest batch fits.
+        UserCodeError: If the build function, or training, raises or ends the process; that is never taken for memory.
+    """
+    bound = None if memory_limit is None else memory.parse(memory_limit)
+    _check(repeats, precision, engine, jit)
+    loaded = load_dataset(data)
+    ladder = _ladder(batch_sizes, loaded.n_train)
+    with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
+        source = Source(
+            build=build,
+            data=pack(data, loaded, pathlib.Path(folder)),
+            loss=loss,
+            precision=precision or _callers_precision(),
+            engine=engine,
+            jit=jit,
+            device_limit=bound,
+        )
+        with progress.report("probe", len(ladder) * (1 + repeats), show=show_progress) as advance, _Worker(
+            source, bound
+        ) as worker:
+            return _Climb(worker, ladder, advance, stops=batch_sizes is None).run(repeats)
+
+
+class _Worker:
+    """The child process that trains, replaced when it has died.
+
+    Args:
+        source: What is trained.
+        bound: The limit in bytes that was asked for, or None.
+
+    Attributes:
+        facts: What the child found out about the model.
+        bound: The limit in bytes.
+    """
+
+    def __init__(self, source: Source, bound: int | None):
+        self._source, self._asked = source, bound
+        self._child: Child | None = None
+        self.facts: dict[str, Any] = {}
+        self.bound = bound or 0
+
+    def __enter__(self) -> "_Worker":
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def start(self) -> None:
+        """Start a fresh child, with the model built; until then what is free bounds it, not the limit asked for."""
+        self.__exit__()
+        free = int(memory.SHARE * memory.available())
+        self._child = Child(free)
+        try:
+            self.facts = self._child.call(f"{STEPS}:prepare", self._source)
+        except OutOfMemory as error:
+            raise InvalidInput(
+                f"The model and its data must fit into memory before any training. Received: {error}"
+            ) from None
+        except ChildFailed as error:
+            raise UserCodeError(f"Building the model failed: {error}") from None
+        if self.facts["device_memory"] is not None:
+            self.bound = min(self._asked or math.inf, self.facts["device_memory"])
+            return
+        self.bound = self._child.limit = self._asked or free
+        if self.bound <= self.facts["built_bytes"]:
+            raise InvalidInput(
+                f"memory_limit must be above the {memory.text(self.facts['built_bytes'])} that TensorFlow, the data and the "
+                f"model take before any training. Received: {memory.text(self.bound)}"
+            )
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Run a function of `steps` in the child."""
+        return self._child.call(f"{STEPS}:{name}", *arguments)
+
+
+class _Climb:
+    """One probe: up the ladder, then rounds of timings, then the limit."""
+
+    def __init__(self, worker: _Worker, ladder: list[int], advance: progress.Advance, *, stops: bool):
+        self._worker, self._ladder, self._advance, self._stops = worker, ladder, advance, stops
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._seconds: dict[int, list[float]] = {}
+        self._peaks: dict[int, float] = {}
+        self._held: float | None = None
+        self._fails: int | None = None
+        self._reason = ""
+        self._stopped = "the sizes asked for are done" if not stops else "a larger batch would need more examples"
+
+    def run(self, repeats: int) -> Probe:
+        """Do it all."""
+        for batch in self._ladder:
+            if not self._climb(batch):
+                break
+            self._advance(1, f"batch {batch}")
+        if not self._seconds:
+            raise InvalidInput(f"Not even the smallest batch fits, B = {self._ladder[0]}. Received: {self._reason}")
+        skipped = len(self._ladder) - len(self._seconds)
+        self._advance(skipped * (1 + repeats))
+        gaps = self._time_in_rounds(repeats)
+        return self._result(gaps, self._find_limit())
+
+    def _climb(self, batch: int) -> bool:
+        """Measure one size; whether to go on."""
+        if self._predicted_not_to_fit(batch):
+            return False
+        try:
+            found = self._worker.call("measure", batch, SECONDS)
+        except OutOfMemory as error:
+            self._fails, self._reason = batch, str(error)
+            self._stopped = f"B = {batch} does not fit: {error}"
+            self._rows[batch] = {"outcome": f"out of memory: {error}"}
+            self._worker.start()
+            return False
+        except (ChildFailed, BatchscapeError) as error:
+            if not self._seconds:
+                raise error if isinstance(error, BatchscapeError) else UserCodeError(f"Training failed: {error}") from None
+            self._stopped = f"B = {batch} failed: {error}"
+            self._rows[batch] = {"outcome": f"failed: {error}"}
+            self._worker.start()
+            return False
+        # What the process holds grows a little with all it has done; what the batch adds is counted from the start.
+        self._held = found["held_bytes"] if self._held is None else self._held
+        self._peaks[batch] = self._held + found["peak_bytes"] - found["held_bytes"]
+        self._rows[batch] = {
+            "compile_seconds": found["compile_seconds"],
+            "peak_bytes": self._peaks[batch],
+            "outcome": "measured",
+        }
+        self._seconds[batch] = [found["seconds"]]
+        return not (self._stops and self._has_stopped_rising())
+
+    def _predicted_not_to_fit(self, batch: int) -> bool:
+        if len(self._peaks) < 3:
+            return False
+        line = limit.line_of(self._peaks)
+        needed = float(line(batch))
+        if not line.rises or needed <= self._worker.bound:
+            return False
+        self._stopped = f"B = {batch} would need {memory.text(needed)} by the line of memory"
+        self._rows[batch] = {"outcome": f"not tried: {memory.text(needed)} by the line of memory"}
+        return True
+
+    def _has_stopped_rising(self) -> bool:
+        """Whether the last two sizes gave less than 5 % over the best before them."""
+        speeds = [batch / seconds[0] for batch, seconds in self._seconds.items()]
+        if len(speeds) < 4 or max(speeds[-2:]) >= RISING * max(speeds[:-2]):
+            return False
+        self._stopped = "throughput stopped rising"
+        return True
+
+    def _time_in_rounds(self, repeats: int) -> list[float]:
+        """Time all sizes once a round, in a random order; returns the seconds between epochs that were seen."""
+        rng, gaps = np.random.default_rng(0), []
+        batches = list(self._seconds)
+        self._seconds = {batch: [] for batch in batches}
+        for _ in range(repeats):
+            for batch in rng.permutation(batches).tolist():
+                try:
+                    update, between = self._worker.call("time_updates", batch, SECONDS)
+                except ChildFailed as error:
+                    raise UserCodeError(f"B = {batch} trained once, and then failed: {error}") from None
+                self._seconds[batch].append(update)
+                gaps += [between] if math.isfinite(between) else []
+                self._advance(1, f"batch {batch}")
+        return gaps
+
+    def _find_limit(self) -> Limit:
+        """Close in on the limit, in a process that has done nothing else."""
+        line = limit.line_of(self._peaks) if len(self._peaks) > 2 else None
+        n, largest, bound = self._worker.facts["n_train"], max(self._peaks), self._worker.bound
+        slowest = self._line_of_time().solve(1e3 * SECONDS_OF_A_TRIAL) if len(self._seconds) > 1 else math.inf
+        most = int(max(largest, min(n, slowest)))
+        near = most <= 2 * largest and line is not None and line.band(most)[1] < bound
+        if self._fails is None and (near or most == largest):
+            return Limit(largest, None, line.solve(bound) if line is not None else math.nan)
+        if limit.next_trial(self._peaks, self._fails, most, bound) is not None:
+            self._worker.start()
+        found = limit.search(self._try, self._peaks, self._fails, most, bound)
+        return found if found.reason else dataclasses.replace(found, reason=self._reason)
+
+    def _try(self, batch: int) -> float | str:
+        self._advance(0, f"does batch {batch} fit?")
+        try:
+            return self._worker.call("measure", batch, 0.0)["peak_bytes"]
+        except OutOfMemory as error:
+            self._worker.start()
+            return str(error)
+        except ChildFailed as error:
+            raise UserCodeError(f"B = {batch} failed, though not for want of memory: {error}") from None
+
+    def _line_of_time(self) -> LineFit:
+        medians = [1e3 * float(np.median(seconds)) for seconds in self._seconds.values()]
+        return fit_line(list(self._seconds), medians, relative=True)
+
+    def _result(self, gaps: list[float], found: Limit) -> Probe:
+        facts = self._worker.facts
+        epoch_ms = 1e3 * float(np.median(gaps)) if gaps else 0.0
+        rows = []
+        for batch, row in sorted(self._rows.items()):
+            if batch in self._seconds:
+                ms = 1e3 * np.array(self._seconds[batch])
+                middle = float(np.median(ms))
+                updates = -(-facts["n_train"] // batch)
+                row |= {"ms": middle, "ms_low": ms.min(), "ms_high": ms.max(), "samples_per_second": 1e3 * batch / middle}
+                row["epoch_seconds"] = (updates * middle + epoch_ms) / 1e3
+            rows.append({**dict.fromkeys(COLUMNS, math.nan), "batch": batch, **row})
+        several = len(self._peaks) > 1
+        return Probe(
+            table=pd.DataFrame(rows),
+            time=self._line_of_time() if several else None,
+            memory=limit.line_of(self._peaks) if several else None,
+            limit=found,
+            memory_limit=int(self._worker.bound),
+            epoch_ms=epoch_ms,
+            stopped=self._stopped,
+            facts=facts,
+        )
+
+
+def _check(repeats: int, precision: str | None, engine: str, jit: bool | None) -> None:
+    if not isinstance(repeats, (int, np.integer)) or isinstance(repeats, bool) or repeats < 1:
+        raise InvalidInput(f"repeats must be an integer ≥ 1. Received: repeats={repeats!r}")
+    if precision is not None and precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if jit not in (None, True, False):
+        raise InvalidInput(f"jit must be True, False or None. Received: jit={jit!r}")
+
+
+def _ladder(batch_sizes: Sequence[int] | None, n_train: int) -> list[int]:
+    """The sizes to climb, rising."""
+    if batch_sizes is None:
+        return [2**power for power in range(n_train.bit_length()) if 2**power <= n_train]
+    sizes = [size.item() if isinstance(size, np.integer) else size for size in batch_sizes]
+    wrong = [size for size in sizes if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= n_train]
+    if wrong or not sizes:
+        raise InvalidInput(
+            f"batch_sizes must be integers from 1 to the number of training examples, {n_train}. "
+            f"Received: {wrong[0] if wrong else 'none'}"
+        )
+    return sorted(set(sizes))
+
+
+def _callers_precision() -> str | None:
+    """The dtype policy in force in this process, if Keras is loaded here: a fresh process would not know it."""
+    keras = sys.modules.get("keras")
+    return keras.config.dtype_policy().name if keras is not None and hasattr(keras, "config") else None
+
+
+def plain(value: Any) -> Any:
+    """A tree of results as JSON has it: numbers, texts, lists and objects; what is not finite is null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, (int, str, bool, type(None))) else str(value)

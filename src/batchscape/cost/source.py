@@ -1,0 +1,55 @@
+"""What the process of a probe trains, and how it gets there."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import joblib
+
+from batchscape.data import Data, load_dataset
+from batchscape.errors import InvalidInput
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is trained, small enough to travel to another process.
+
+    Attributes:
+        build: The name of a model, `"package.module:function"`, a `.keras` file, or the function that builds it.
+        data: The file that holds a `Data`, or anything `load_dataset` takes.
+        loss: A Keras loss by name, or None.
+        precision: A Keras dtype policy, or None for that of Keras' configuration.
+        engine: `"stock"` or `"fused"`.
+        jit: Whether XLA compiles; None for what the engine does by itself.
+        device_limit: Memory of a GPU that may be used, in bytes; None for all of it.
+    """
+
+    build: str | Callable
+    data: Any
+    loss: str | None = None
+    precision: str | None = None
+    engine: str = "stock"
+    jit: bool | None = None
+    device_limit: int | None = None
+
+    def load(self) -> Data:
+        """The data."""
+        is_file = isinstance(self.data, pathlib.Path) and self.data.suffix == ".joblib"
+        return joblib.load(self.data, mmap_mode="r") if is_file else load_dataset(self.data)
+
+
+
+
+def pack(given: Any, data: Data, folder: pathlib.Path) -> Any:
+    """Data in the form in which they travel to another process: a file of arrays, or the function that makes a pipeline."""
+    if data.pipeline is not None:
+        if not (callable(given) or isinstance(given, str)):
+            raise InvalidInput(
+                "A tf.data.Dataset cannot be sent to the process of the probe; give the function that makes it. "
+                f"Received: {type(given).__name__}"
+            )
+        return given
+    file = folder / "data.joblib"
+    joblib.dump(data, file)
+    return file

@@ -1,0 +1,261 @@
+"""Training steps of one model at any batch size: timed, and their memory measured. This runs in a child process.
+
+The steps are those of `model.fit`: real data, the model's own loss and optimizer with all its slots. Updates are timed
+inside the epochs of `fit`; what lies between two epochs is timed apart, since it does not depend on the batch.
+"""
+
+import math
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from batchscape import losses, models
+from batchscape.config import Cell
+from batchscape.cost import memory
+from batchscape.cost.source import Source
+from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, telling_line
+from batchscape.train import engine, fit, optimizers
+from batchscape.train.plan import Plan
+
+MOST_EPOCHS = 1 << 20
+"""More epochs than any timing lasts."""
+
+FEWEST_UPDATES = 3
+"""Updates that are timed at least."""
+
+
+class Timing(NamedTuple):
+    """Seconds of an update, seconds between two epochs (NaN where there were not two), and updates timed."""
+
+    update: float
+    between_epochs: float
+    updates: int
+
+
+class Clock(keras.callbacks.Callback):
+    """Times the updates of a call of `fit`, and ends it.
+
+    The first update is left out: it may compile. The device is waited for where an epoch, or the timing, ends.
+
+    Args:
+        seconds: For how long to time, at least.
+        fewest: Updates to time, at least; with 0 the call ends after the first update.
+    """
+
+    def __init__(self, seconds: float, fewest: int = FEWEST_UPDATES):
+        super().__init__()
+        self._enough, self._fewest = seconds, fewest
+        self._updates, self._timed, self._spent = 0, 0, 0.0
+        self._begin = self._resumed = math.nan
+        self._ended = math.nan
+        self._gaps: list[float] = []
+        self.first = math.nan
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begin to count anew: updates of one epoch follow each other."""
+        self._in_epoch = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start the clock with the first update of an epoch."""
+        if self._in_epoch == 0:
+            self._begin = time.perf_counter()
+            self._gaps.append(self._begin - self._ended)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop it with the last one."""
+        self._updates += 1
+        self._in_epoch += 1
+        if self._updates == 1:
+            self._wait()
+            self.first = time.perf_counter() - self._begin
+            self._begin = self._ended = time.perf_counter()
+            self.model.stop_training = not self._fewest
+            return
+        self._timed += 1
+        enough = self._timed >= self._fewest and self._spent + time.perf_counter() - self._begin >= self._enough
+        if enough or self._in_epoch == self.params["steps"]:
+            self._wait()
+            self._ended = time.perf_counter()
+            self._spent += self._ended - self._begin
+        self.model.stop_training = enough
+
+    def timing(self) -> Timing:
+        """What was found."""
+        gaps = self._gaps[2:]  # The one before the first epoch is none, and the second epoch may compile.
+        between = statistics.median(gaps) if gaps else math.nan
+        return Timing(self._spent / max(1, self._timed), between, self._timed)
+
+    def _wait(self) -> None:
+        """Wait for the device, by reading the smallest weight that the update has written."""
+        min(self.model.trainable_variables, key=lambda variable: math.prod(variable.shape)).numpy()
+
+
+class Steps:
+    """One compiled model, and the data it trains on.
+
+    Args:
+        source: What is trained.
+
+    Attributes:
+        facts: What was found out on the way: device, parameters, optimizer, loss, memory before training, ...
+    """
+
+    def __init__(self, source: Source):
+        gpu = _first_gpu(source.device_limit)
+        self._device = "GPU:0" if gpu else None
+        self._data = data = source.load()
+        loaded = memory.resident()
+        self._model = model = models.build_model(source.build, data, seed=0, precision=source.precision)
+        if not model.trainable_variables:
+            raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
+        was_compiled = getattr(model, "optimizer", None) is not None
+        loss = losses.loss_of(model, data, source.loss)
+        optimizer = optimizers.make(Cell(), model)
+        fused = source.engine == "fused"
+        jit = "auto" if source.jit is None and not fused else bool(source.jit)
+        model.compile(optimizer, loss, jit_compile=False if fused else jit)
+        model.optimizer.build(model.trainable_variables)
+        self._fused_seconds: dict[int, float] = {}
+        self._fused = engine.Fused(model, data, jit=source.jit) if fused else None
+        self.facts = {
+            "n_train": data.n_train,
+            "data": data.meta["name"],
+            "data_sha256": data.meta["sha256"],
+            "model": model.name,
+            "n_parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
+            "optimizer": type(model.optimizer).__name__,
+            "learning_rate": _short(optimizers.own_rate(optimizer)),
+            "loss": loss.name,
+            "was_compiled": was_compiled,
+            "engine": source.engine,
+            "jit": source.jit,
+            "precision": model.dtype_policy.name,
+            "device": gpu or "CPU",
+            "device_memory": _memory_of_gpu() if gpu else None,
+            "loaded_bytes": loaded,
+            "built_bytes": memory.resident(),
+        }
+
+    def measure(self, batch_size: int, seconds: float) -> dict[str, float]:
+        """Compile for a batch size, time a few updates, and measure the memory that they take.
+
+        Returns:
+            `compile_seconds` (the first update, less a later one), `seconds` an update, `held_bytes` before these updates
+            and `peak_bytes` during them.
+        """
+        first = self._run(batch_size, 0.0, fewest=0).first
+        held = self._begin_peak()
+        timing = self.time(batch_size, seconds)
+        return {
+            "compile_seconds": max(0.0, first - timing.update),
+            "seconds": timing.update,
+            "held_bytes": held,
+            "peak_bytes": self._peak(),
+        }
+
+    def time(self, batch_size: int, seconds: float) -> Timing:
+        """Time updates for some seconds."""
+        timing = self._run(batch_size, seconds).timing()
+        if self._fused is None:
+            return timing
+        updates = self._updates_in_block(batch_size, seconds)
+        self._fused_seconds[batch_size] = timing.update / updates
+        return Timing(timing.update / updates, 0.0, timing.updates * updates)
+
+    def _run(self, batch_size: int, seconds: float, *, fewest: int = FEWEST_UPDATES) -> Clock:
+        """Train by `model.fit`, in full batches, for a while."""
+        clock = Clock(seconds, fewest)
+        _trained(self._model, callbacks=[clock], **self._feed(batch_size, seconds))
+        return clock
+
+    def _feed(self, batch_size: int, seconds: float) -> dict[str, Any]:
+        """Arguments of `fit`: what the user would give it, or blocks of updates."""
+        data = self._data
+        if self._fused is not None:
+            plan = Plan.of(Cell(batch_size=batch_size, last_batch="drop"), data.n_train)
+            counts = [1] + [self._updates_in_block(batch_size, seconds)] * FEWEST_UPDATES
+            return {**self._fused.blocks_of(plan, counts), "epochs": 1}
+        if data.pipeline is not None:
+            batches = data.pipeline.batch(batch_size, drop_remainder=True)
+            batches = batches.apply(tf.data.experimental.assert_cardinality(data.n_train // batch_size))
+            return {"x": batches, "shuffle": False, "epochs": MOST_EPOCHS}
+        full = data.n_train // batch_size * batch_size
+        x, y = keras.tree.map_structure(lambda array: np.asarray(array[:full]), (data.x_train, data.y_train))
+        return {"x": x, "y": y, "batch_size": batch_size, "shuffle": False, "epochs": MOST_EPOCHS}
+
+    def _updates_in_block(self, batch_size: int, seconds: float) -> int:
+        """Updates in a block that lasts its share of the seconds; 1 where an update has not been timed yet."""
+        share = seconds / FEWEST_UPDATES
+        most = max(1, min(engine.TIMED_UPDATES, engine.TIMED_INDICES // batch_size))
+        return int(min(most, max(1, share / self._fused_seconds.get(batch_size, math.inf))))
+
+    def _begin_peak(self) -> int:
+        """Begin the high-water mark anew; returns the bytes held now."""
+        if self._device is None:
+            memory.reset_peak()
+            return memory.resident()
+        tf.config.experimental.reset_memory_stats(self._device)
+        return tf.config.experimental.get_memory_info(self._device)["current"]
+
+    def _peak(self) -> int:
+        if self._device is None:
+            return memory.peak()
+        return tf.config.experimental.get_memory_info(self._device)["peak"]
+
+
+def _trained(model: keras.Model, **arguments: Any) -> None:
+    """Train; what the user's own layers raise, other than for want of memory, is named as theirs."""
+    try:
+        fit.run_fit(model, **arguments)
+    except (BatchscapeError, MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:
+        raise UserCodeError(f"Training {model.name} raised {type(error).__name__}: {telling_line(error)[:300]}") from error
+
+
+def _short(rate: float | None) -> float | None:
+    """0.01, not 0.009999999776."""
+    return None if rate is None else float(f"{rate:.7g}")
+
+
+def _first_gpu(limit: int | None) -> str | None:
+    """The name of the first GPU, with its memory limited; None without one."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    if limit is not None:
+        share = tf.config.LogicalDeviceConfiguration(memory_limit=max(1, limit // 2**20))
+        tf.config.set_logical_device_configuration(gpus[0], [share])
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
+
+
+def _memory_of_gpu() -> int:
+    """Bytes that TensorFlow may use of the first GPU."""
+    from tensorflow.python.client import device_lib
+
+    return next(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
+
+
+_steps: Steps | None = None
+"""What this process measures."""
+
+
+def prepare(source: Source) -> dict[str, Any]:
+    """Build and compile; returns the facts."""
+    global _steps
+    _steps = Steps(source)
+    return _steps.facts
+
+
+def measure(batch_size: int, seconds: float) -> dict[str, float]:
+    """See `Steps.measure`."""
+    return _steps.measure(batch_size, seconds)
+
+
+def time_updates(batch_size: int, seconds: float) -> tuple[float, float]:
+    """Seconds of an update, and seconds between two epochs; see `Steps.time`."""
+    return tuple(_steps.time(batch_size, seconds)[:2])
