@@ -57,7 +57,7 @@ class Child:
     def __init__(self, limit: int | None = None):
         self.limit, self.largest = limit, 0
         self._over = 0
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
         code = f"from batchscape.cost import child; child.serve({os.getpid()})"
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._process = subprocess.Popen(

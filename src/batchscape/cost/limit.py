@@ -69,8 +69,7 @@ def next_trial(peaks: dict[int, float], fails: int | None, most: int, bound: flo
         return None
     if not fits:
         return max(1, ceiling // 2)
-    guess = line_of(peaks).solve(bound) if len(peaks) > 1 else math.inf
-    inside = 0.98 * min(guess, LEAP * fits / 0.98)
+    inside = min(0.98 * _meets(peaks, bound), LEAP * fits)
     if inside > fits * math.sqrt(CLOSE):
         trial = inside
     elif fails is None or fails > CLOSE**2 * fits:
@@ -87,19 +86,25 @@ def line_of(peaks: dict[int, float]) -> LineFit:
     return fit_line(list(peaks), list(peaks.values()))
 
 
+def _meets(peaks: dict[int, float], bound: float) -> float:
+    """Where the line through the three largest batches meets the bound; allocators make the rise a little uneven."""
+    largest = {batch: peaks[batch] for batch in sorted(peaks)[-3:]}
+    return line_of(largest).solve(bound) if len(largest) > 1 else math.inf
+
+
 def search(
     try_batch: Callable[[int], float | str], peaks: dict[int, float], fails: int | None, most: int, bound: float
 ) -> Limit:
     """Close in on the largest batch that fits.
 
     Args:
-        try_batch: Trains a few updates; returns the peak in bytes, or why it did not fit.
-        peaks, fails, most, bound: See `next_trial`.
+        try_batch: Trains a little; returns the peak in bytes, or why it did not fit.
+        peaks, fails, most, bound: See `next_trial`; `peaks` grows by what was tried and fitted.
 
     Returns:
         A `Limit`.
     """
-    peaks, reason, trials = dict(peaks), "", 0
+    reason, trials = "", 0
     while trials < MOST_TRIALS and (batch := next_trial(peaks, fails, most, bound)) is not None:
         outcome = try_batch(batch)
         trials += 1

@@ -1,10 +1,8 @@
 """How much memory there is, and how much a process holds.
 
-On Linux the numbers come from `/proc`, where the high-water mark of a process can be set back; `getrusage` would not do,
-since its mark is handed on from the process that started us.
+On Linux the numbers come from `/proc`: the high-water mark of `getrusage` is handed on from the process that started us.
 """
 
-import ctypes
 import math
 import numbers
 import os
@@ -90,19 +88,11 @@ def resident(process: int | str = "self") -> int:
 
 
 def peak() -> int:
-    """Largest resident memory of this process, in bytes, since `reset_peak` where that works, else since it began."""
+    """Largest resident memory that this process has had, in bytes."""
     if found := re.search(r"VmHWM:\s+(\d+) kB", _read("/proc/self/status")):
         return int(found[1]) * 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-def reset_peak() -> None:
-    """Give freed memory back to the system and begin the high-water mark anew, where the system can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    _write("/proc/self/clear_refs", "5")
 
 
 def offer_to_be_killed() -> None:

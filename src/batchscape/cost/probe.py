@@ -36,6 +36,9 @@ RISING = 1.05
 SATURATED = 0.9
 """Share of the best throughput from which it counts as saturated."""
 
+PEAKS = 3
+"""The memory of so many of the largest batch sizes is measured, each in a process of its own, and of the smallest."""
+
 SECONDS_OF_A_TRIAL = 20.0
 """A batch of which one update is predicted to take longer is not tried to find the limit."""
 
@@ -49,7 +52,7 @@ class Probe:
     Attributes:
         table: One row a batch size: `batch`, `ms` (an update, the median over repeats), `ms_low` and `ms_high` (the range
             over repeats), `samples_per_second`, `epoch_seconds` (updates, and what `fit` does between two epochs),
-            `compile_seconds`, `peak_bytes`, and `outcome`, which says why the rest is missing where it is.
+            `compile_seconds`, `peak_bytes` (on a CPU of a few sizes), and `outcome`, which says why the rest is missing.
         time: ms = a + b B, fitted with errors relative to ms.
         memory: Peak bytes = a + b B.
         limit: The largest batch that fits; see `Limit`.
@@ -177,9 +180,10 @@ def probe_batch_sizes(
             jit=jit,
             device_limit=bound,
         )
-        with progress.report("probe", len(ladder) * (1 + repeats), show=show_progress) as advance, _Worker(
-            source, bound
-        ) as worker:
+        with (
+            progress.report("probe", len(ladder) * (1 + repeats), show=show_progress) as advance,
+            _Worker(source, bound) as worker,
+        ):
             return _Climb(worker, ladder, advance, stops=batch_sizes is None).run(repeats)
 
 
@@ -249,7 +253,7 @@ class _Climb:
         self._rows: dict[int, dict[str, Any]] = {}
         self._seconds: dict[int, list[float]] = {}
         self._peaks: dict[int, float] = {}
-        self._held: float | None = None
+        self._climbed: dict[int, float] = {}
         self._fails: int | None = None
         self._reason = ""
         self._stopped = "the sizes asked for are done" if not stops else "a larger batch would need more examples"
@@ -265,6 +269,7 @@ class _Climb:
         skipped = len(self._ladder) - len(self._seconds)
         self._advance(skipped * (1 + repeats))
         gaps = self._time_in_rounds(repeats)
+        self._measure_memory()
         return self._result(gaps, self._find_limit())
 
     def _climb(self, batch: int) -> bool:
@@ -281,26 +286,22 @@ class _Climb:
             return False
         except (ChildFailed, BatchscapeError) as error:
             if not self._seconds:
-                raise error if isinstance(error, BatchscapeError) else UserCodeError(f"Training failed: {error}") from None
+                raise (
+                    error if isinstance(error, BatchscapeError) else UserCodeError(f"Training failed: {error}")
+                ) from None
             self._stopped = f"B = {batch} failed: {error}"
             self._rows[batch] = {"outcome": f"failed: {error}"}
             self._worker.start()
             return False
-        # What the process holds grows a little with all it has done; what the batch adds is counted from the start.
-        self._held = found["held_bytes"] if self._held is None else self._held
-        self._peaks[batch] = self._held + found["peak_bytes"] - found["held_bytes"]
-        self._rows[batch] = {
-            "compile_seconds": found["compile_seconds"],
-            "peak_bytes": self._peaks[batch],
-            "outcome": "measured",
-        }
+        self._climbed[batch] = found["peak_bytes"]
+        self._rows[batch] = {"compile_seconds": found["compile_seconds"], "outcome": "measured"}
         self._seconds[batch] = [found["seconds"]]
         return not (self._stops and self._has_stopped_rising())
 
     def _predicted_not_to_fit(self, batch: int) -> bool:
-        if len(self._peaks) < 3:
+        if len(self._climbed) < 3:
             return False
-        line = limit.line_of(self._peaks)
+        line = limit.line_of(self._climbed)
         needed = float(line(batch))
         if not line.rises or needed <= self._worker.bound:
             return False
@@ -332,8 +333,26 @@ class _Climb:
                 self._advance(1, f"batch {batch}")
         return gaps
 
+    def _measure_memory(self) -> None:
+        """Peaks of a few sizes, the large ones, where it shows: a GPU tells them apart, a CPU needs a fresh process each.
+
+        In a process that has climbed, TensorFlow's allocator still holds what smaller batches left behind.
+        """
+        if self._worker.facts["device_memory"] is not None:
+            self._peaks = dict(self._climbed)
+            return
+        sizes = list(self._seconds)
+        for batch in sorted({sizes[0], *sizes[-PEAKS:]}):
+            outcome = self._try(batch)
+            if isinstance(outcome, str):
+                self._fails, self._reason = batch, outcome
+                return
+            self._peaks[batch] = outcome
+
     def _find_limit(self) -> Limit:
-        """Close in on the limit, in a process that has done nothing else."""
+        """Close in on the limit, unless all there is fits by the line."""
+        if not self._peaks:
+            return Limit(0, self._fails, math.nan, self._reason)
         line = limit.line_of(self._peaks) if len(self._peaks) > 2 else None
         n, largest, bound = self._worker.facts["n_train"], max(self._peaks), self._worker.bound
         slowest = self._line_of_time().solve(1e3 * SECONDS_OF_A_TRIAL) if len(self._seconds) > 1 else math.inf
@@ -341,17 +360,16 @@ class _Climb:
         near = most <= 2 * largest and line is not None and line.band(most)[1] < bound
         if self._fails is None and (near or most == largest):
             return Limit(largest, None, line.solve(bound) if line is not None else math.nan)
-        if limit.next_trial(self._peaks, self._fails, most, bound) is not None:
-            self._worker.start()
         found = limit.search(self._try, self._peaks, self._fails, most, bound)
         return found if found.reason else dataclasses.replace(found, reason=self._reason)
 
     def _try(self, batch: int) -> float | str:
-        self._advance(0, f"does batch {batch} fit?")
+        """Peak memory of a batch size in a process that trains nothing else, or why it did not fit."""
+        self._advance(0, f"memory of batch {batch}")
+        self._worker.start()
         try:
-            return self._worker.call("measure", batch, 0.0)["peak_bytes"]
+            return self._worker.call("try_out", batch)
         except OutOfMemory as error:
-            self._worker.start()
             return str(error)
         except ChildFailed as error:
             raise UserCodeError(f"B = {batch} failed, though not for want of memory: {error}") from None
@@ -369,7 +387,13 @@ class _Climb:
                 ms = 1e3 * np.array(self._seconds[batch])
                 middle = float(np.median(ms))
                 updates = -(-facts["n_train"] // batch)
-                row |= {"ms": middle, "ms_low": ms.min(), "ms_high": ms.max(), "samples_per_second": 1e3 * batch / middle}
+                row |= {
+                    "ms": middle,
+                    "ms_low": ms.min(),
+                    "ms_high": ms.max(),
+                    "samples_per_second": 1e3 * batch / middle,
+                }
+                row["peak_bytes"] = self._peaks.get(batch, math.nan)
                 row["epoch_seconds"] = (updates * middle + epoch_ms) / 1e3
             rows.append({**dict.fromkeys(COLUMNS, math.nan), "batch": batch, **row})
         several = len(self._peaks) > 1

@@ -39,8 +39,6 @@ class Source:
         return joblib.load(self.data, mmap_mode="r") if is_file else load_dataset(self.data)
 
 
-
-
 def pack(given: Any, data: Data, folder: pathlib.Path) -> Any:
     """Data in the form in which they travel to another process: a file of arrays, or the function that makes a pipeline."""
     if data.pipeline is not None:

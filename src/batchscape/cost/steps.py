@@ -141,21 +141,25 @@ class Steps:
         }
 
     def measure(self, batch_size: int, seconds: float) -> dict[str, float]:
-        """Compile for a batch size, time a few updates, and measure the memory that they take.
+        """Compile for a batch size, time a few updates, and look how much memory was taken.
 
         Returns:
-            `compile_seconds` (the first update, less a later one), `seconds` an update, `held_bytes` before these updates
-            and `peak_bytes` during them.
+            `compile_seconds` (the first update, less a later one), `seconds` an update, and `peak_bytes`: of a GPU for this
+            batch; of this process since it began, so that only a batch larger than all before it shows.
         """
+        if self._device is not None:
+            tf.config.experimental.reset_memory_stats(self._device)
         first = self._run(batch_size, 0.0, fewest=0).first
-        held = self._begin_peak()
         timing = self.time(batch_size, seconds)
-        return {
-            "compile_seconds": max(0.0, first - timing.update),
-            "seconds": timing.update,
-            "held_bytes": held,
-            "peak_bytes": self._peak(),
-        }
+        compile_seconds = max(0.0, first - timing.update)
+        return {"compile_seconds": compile_seconds, "seconds": timing.update, "peak_bytes": self._peak()}
+
+    def try_out(self, batch_size: int) -> int:
+        """Train two updates; returns the peak in bytes, as `measure` does."""
+        if self._device is not None:
+            tf.config.experimental.reset_memory_stats(self._device)
+        self._run(batch_size, 0.0, fewest=1)
+        return self._peak()
 
     def time(self, batch_size: int, seconds: float) -> Timing:
         """Time updates for some seconds."""
@@ -193,14 +197,6 @@ class Steps:
         most = max(1, min(engine.TIMED_UPDATES, engine.TIMED_INDICES // batch_size))
         return int(min(most, max(1, share / self._fused_seconds.get(batch_size, math.inf))))
 
-    def _begin_peak(self) -> int:
-        """Begin the high-water mark anew; returns the bytes held now."""
-        if self._device is None:
-            memory.reset_peak()
-            return memory.resident()
-        tf.config.experimental.reset_memory_stats(self._device)
-        return tf.config.experimental.get_memory_info(self._device)["current"]
-
     def _peak(self) -> int:
         if self._device is None:
             return memory.peak()
@@ -214,7 +210,9 @@ def _trained(model: keras.Model, **arguments: Any) -> None:
     except (BatchscapeError, MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserCodeError(f"Training {model.name} raised {type(error).__name__}: {telling_line(error)[:300]}") from error
+        raise UserCodeError(
+            f"Training {model.name} raised {type(error).__name__}: {telling_line(error)[:300]}"
+        ) from error
 
 
 def _short(rate: float | None) -> float | None:
@@ -254,6 +252,11 @@ def prepare(source: Source) -> dict[str, Any]:
 def measure(batch_size: int, seconds: float) -> dict[str, float]:
     """See `Steps.measure`."""
     return _steps.measure(batch_size, seconds)
+
+
+def try_out(batch_size: int) -> int:
+    """See `Steps.try_out`."""
+    return _steps.try_out(batch_size)
 
 
 def time_updates(batch_size: int, seconds: float) -> tuple[float, float]:
