@@ -47,6 +47,10 @@ MAY_IMPORT = {
     },
     "minima": {"chunks", "data", "errors", "losses", "progress", "record", "xla"},
     "noise": {"data", "errors", "judge", "minima", "record"},
+    "cost": {
+        *("config", "data", "errors", "judge", "losses", "minima", "models", "noise", "paths", "progress", "sweep"),
+        *("train", "usercode"),
+    },
     "judge": {"config", "errors"},
     "draw": {"definitions", "errors", "judge", "noise", "paths", "tables"},
 }

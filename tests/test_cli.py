@@ -231,7 +231,18 @@ def test_bad_input_is_one_line_and_exit_status_2(run, tmp_path, arguments, messa
 
 def test_every_command_shows_an_example_in_its_help(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    for command in ("reproduce", "sweep", "results", "landscape", "sharpness", "noise", "claims", "figures"):
+    for command in (
+        "reproduce",
+        "sweep",
+        "results",
+        "landscape",
+        "sharpness",
+        "noise",
+        "probe",
+        "advise",
+        "claims",
+        "figures",
+    ):
         status, out, _ = run(command, "--help")
         assert status == 0
         assert f"Example: batchscape {command}" in " ".join(out.replace("`", "").split()), command

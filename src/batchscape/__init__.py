@@ -52,6 +52,8 @@ _HOME = {
     "twins": "train.twins",
     "tune_learning_rate": "judge.tuned",
     "tuned_runs": "judge.tuned",
+    "probe_batch_sizes": "cost.probe",
+    "advise": "cost.advise",
     "lines_between": "landscape",
     "watch_fit": "definitions",
     "count_definitions": "definitions",

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchscape import paths, progress
+from batchscape import progress
 from batchscape.config import LR_POLICIES
 from batchscape.cost import memory
 from batchscape.cost.child import Child, ChildFailed
-from batchscape.cost.probe import Probe, plain, probe_batch_sizes
+from batchscape.cost.probe import Probe, plain, probe_batch_sizes, save_text
 from batchscape.cost.source import Source, pack
 from batchscape.data import load_dataset
-from batchscape.errors import BatchscapeError, StoreError
+from batchscape.errors import BatchscapeError
 
 PRACTICE = "batchscape.cost.practice"
 
@@ -27,7 +27,7 @@ REFERENCE = 32
 """Keras' own batch size, to which the rest is compared."""
 
 NEARLY, WITHIN = 1.1, 1.25
-"""The default is the smallest batch within 10 % of the shortest expected time; the range holds those within 25 %."""
+"""The default is the smallest batch size within 10 % of the shortest expected time; the range holds those within 25 %."""
 
 ROSE = 1.05
 """In the range test the loss has risen once it is so many times the smallest seen before."""
@@ -93,13 +93,12 @@ class Advice:
 
     def save(self, file: str | os.PathLike) -> pathlib.Path:
         """Write `to_json()`; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
-        file = pathlib.Path(file)
-        try:
-            file = paths.make(file.parent) / file.name
-            file.write_text(f"{self.to_json()}\n", encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"{file} cannot be written: {error.strerror or error}") from error
-        return file
+        return save_text(self.to_json(), file)
+
+    def to_text(self) -> str:
+        """The table and the reasons, for a terminal."""
+        table = self.table.to_string(index=False, float_format="{:.3g}".format, na_rep="-")
+        return "\n".join([table, f"{self!r}", *(f"- {reason}" for reason in self.reasons)])
 
     def __repr__(self) -> str:
         rates = self.learning_rates or {}
@@ -297,16 +296,19 @@ def _reasons(probe: Probe, noise: Noise | None, rate, stable, row, reference: in
     )
     default = int(row["batch"])
     if noise is not None:
-        places = ", ".join(f"{place['simple']:.3g} after {place['epoch']} epochs" for place in noise.places)
+        places = ", ".join(f"{place['simple']:.3g} {_when(place['epoch'])}" for place in noise.places)
         yield (
             f"Gradient noise scale {noise.simple:.3g} [{noise.low:.3g}, {noise.high:.3g}] examples ({places}): larger "
             "batches save ever fewer updates."
         )
-        yield (
-            f"B = {default} takes {row['seconds']:.3g} [{row['seconds_low']:.3g}, {row['seconds_high']:.3g}] of the time "
-            f"of B = {reference} to a target, {row['updates']:.3g} of its updates and {row['examples']:.3g} of its examples, "
-            "by S ∝ 1 + B_noise / B."
-        )
+        if default == reference:
+            yield f"No batch size is expected to reach a target more than 10 % sooner than B = {reference}."
+        else:
+            yield (
+                f"B = {default} takes {row['seconds']:.3g} [{row['seconds_low']:.3g}, {row['seconds_high']:.3g}] of the time "
+                f"of B = {reference} to a target, {row['updates']:.3g} of its updates and {row['examples']:.3g} of its "
+                "examples, by S ∝ 1 + B_noise / B."
+            )
     else:
         yield (
             f"The noise scale is not available ({why_not.get('noise', 'not measured')}), so this is the time of an epoch "
@@ -324,6 +326,10 @@ def _reasons(probe: Probe, noise: Noise | None, rate, stable, row, reference: in
     if not facts["was_compiled"]:
         yield f"The model was not compiled: {facts['optimizer']} and {facts['loss']} stood in."
     yield "Your own batch size is left as it is; one seed of a short training stands behind this: a place to begin."
+
+
+def _when(epoch: int) -> str:
+    return "at the start" if epoch == 0 else f"after {epoch} epoch{'s' if epoch > 1 else ''}"
 
 
 def _nearest(batches, wanted: int) -> int:

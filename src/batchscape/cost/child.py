@@ -129,7 +129,7 @@ def serve(parent: int) -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     memory.offer_to_be_killed()
-    executors.start_worker(parent, list(sys.path))
+    executors.follow(parent)
     while True:
         try:
             request = _read_frame(sys.stdin.buffer)
@@ -149,9 +149,9 @@ def serve(parent: int) -> None:
 
 
 def _memory_errors() -> tuple[type[Exception], ...]:
-    import tensorflow as tf
-
-    return MemoryError, tf.errors.ResourceExhaustedError
+    """The types of exception that say that memory ran out; TensorFlow's where somebody has loaded it."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (MemoryError,) if tensorflow is None else (MemoryError, tensorflow.errors.ResourceExhaustedError)
 
 
 def _send(stream: BinaryIO, value: Any) -> None:

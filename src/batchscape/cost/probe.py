@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchscape import progress
+from batchscape import paths, progress
 from batchscape.config import PRECISIONS
 from batchscape.cost import limit, memory
 from batchscape.cost.child import Child, ChildFailed, OutOfMemory
@@ -20,7 +21,7 @@ from batchscape.cost.limit import Limit
 from batchscape.cost.line import LineFit, fit_line
 from batchscape.cost.source import Source, pack
 from batchscape.data import load_dataset
-from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, unknown_name
+from batchscape.errors import BatchscapeError, InvalidInput, StoreError, UserCodeError, unknown_name
 
 STEPS = "batchscape.cost.steps"
 """The module that the process of a probe runs; naming it keeps TensorFlow out of ours."""
@@ -100,7 +101,7 @@ class Probe:
             return f"all {n} examples fit into {bound} as one batch"
         rises = self.memory is not None and self.memory.rises
         if not rises:
-            beyond = "memory does not rise measurably"
+            beyond = "memory does not rise measurably with the batch"
         elif found.predicted >= n:
             beyond = f"by the line all {n} examples do"
         else:
@@ -112,6 +113,23 @@ class Probe:
         rows = self.table.to_dict("records")
         described = {**dataclasses.asdict(self), "table": rows, "saturates": self.saturates}
         return json.dumps(plain(described), indent=1, ensure_ascii=False)
+
+    def to_text(self) -> str:
+        """The table and what it says, for a terminal."""
+        shown = self.table.drop(columns="outcome").assign(peak_MB=self.table["peak_bytes"] / 1e6)
+        shown = shown.drop(columns="peak_bytes").rename(
+            columns={"compile_seconds": "compile_s", "epoch_seconds": "epoch_s"}
+        )
+        lines = [shown.to_string(index=False, float_format="{:.4g}".format, na_rep="-"), self.describe_limit()]
+        if self.time is not None:
+            lines += [f"ms = {self.time!r}; an epoch of fit costs {self.epoch_ms:.3g} ms besides its updates"]
+        if self.memory is not None:
+            lines += [f"bytes = {self.memory!r}"]
+        return "\n".join([*lines, f"90 % of the best throughput from B = {self.saturates}; {self.stopped}"])
+
+    def save(self, file: str | os.PathLike) -> pathlib.Path:
+        """Write `to_json()`; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
+        return save_text(self.to_json(), file)
 
     def __repr__(self) -> str:
         return (
@@ -451,3 +469,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if isinstance(value, (int, str, bool, type(None))) else str(value)
+
+
+def save_text(text: str, file: str | os.PathLike) -> pathlib.Path:
+    """Write a text; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
+    file = pathlib.Path(file)
+    try:
+        file = paths.make(file.parent) / file.name
+        file.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error.strerror or error}") from error
+    return file

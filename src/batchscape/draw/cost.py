@@ -1,5 +1,8 @@
 """Figures of what a batch costs: throughput, memory, and the time to a target."""
 
+import os
+import pathlib
+
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -35,6 +38,7 @@ def peaks(ax: Axes, probe) -> Axes:
         )
         if probe.memory_limit < 3 * rows["peak_bytes"].max():
             style.reference_line(ax, probe.memory_limit / 1e6, "limit")
+    ax.set_ylim(bottom=0)  # What there is without a batch is most of it, as a rule.
     style.batch_axis(ax, probe.measured["batch"].tolist())
     ax.set_ylabel("peak memory [MB]")
     return ax
@@ -55,6 +59,7 @@ def time_to_target(ax: Axes, advice) -> Axes:
             ax.plot(table["batch"], table[name], label=name, markersize=2.5, **kind)
         style.log_axis(ax.yaxis)
         style.reference_line(ax, 1.0, f"B = {advice.reference}")
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, columnspacing=1.0, handlelength=1.6)
     style.batch_axis(ax, table["batch"].tolist())
     ax.set_ylabel(f"to a target, relative to B = {advice.reference}")
     return ax
@@ -74,7 +79,7 @@ def rates(ax: Axes, advice) -> Axes:
             color=style.VERMILLION,
             linewidth=0.8,
             linestyle="--",
-            label=f"rose, {advice.stable_rate:.2g}",
+            label=f"before it rose, {advice.stable_rate:.2g}",
         )
         ax.legend()
     ax.set_xscale("log")
@@ -90,8 +95,30 @@ def advice(found) -> Figure:
     peaks(axes[0, 1], found.probe)
     time_to_target(axes[1, 0], found)
     rates(axes[1, 1], found)
-    for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend()
+    for ax in axes[0]:
+        ax.legend()
     style.letter_panels(axes.ravel())
     return figure
+
+
+def draw(found, folder: str | os.PathLike) -> pathlib.Path:
+    """Draw an advice into a folder; returns the PNG file."""
+    with style.paper():
+        figure = advice(found)
+    facts = found.probe.facts
+    rates = found.learning_rates or {}
+    said = f" at a learning rate of {rates['fixed']:.2g} to {rates['linear']:.2g}" if rates else ""
+    caption = style.Caption(
+        finding=f"Begin with B = {found.batch_size}{said}; {found.low} to {found.high} are expected to do nearly as well.",
+        shows=(
+            "a: time of an update, medians and range over repeats. b: peak memory in processes of their own. c: expected "
+            "time, updates and examples to a target, band from the interval of the noise scale; shaded: the range advised, "
+            "green line: the default. d: range test."
+        ),
+        basis=(
+            f"{facts['model']} on {facts['data']}, {facts['n_train']} examples, {facts['optimizer']}, {facts['device']}; "
+            "one seed of a short training."
+        ),
+    )
+    about = {name: facts[name] for name in ("data", "data_sha256", "n_train", "model", "engine", "device")}
+    return style.save_figure(figure, "advice", folder, caption=caption, about=about)["png"]

@@ -109,7 +109,7 @@ class _Worker:
                 max_workers=1,
                 timeout=None,
                 env={**environment, "OPENBLAS_NUM_THREADS": "1"},
-                initializer=start_worker,
+                initializer=_start,
                 initargs=(os.getpid(), sys.path),
             )
         self._tasks_done += 1
@@ -121,9 +121,15 @@ class _Worker:
         self._executor, self._tasks_done = None, 0
 
 
-def start_worker(parent: int, path: list[str]) -> None:
-    """Prepare a worker: the parent's modules, Ctrl-C left to the parent, and no life after the parent's."""
+def _start(parent: int, path: list[str]) -> None:
+    """Prepare a worker: the parent's modules, and a life that follows the parent's."""
     sys.path[:] = path
+    follow(parent)
+    quiet.import_tensorflow()
+
+
+def follow(parent: int) -> None:
+    """Leave Ctrl-C to the parent process, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -132,4 +138,3 @@ def start_worker(parent: int, path: list[str]) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    quiet.import_tensorflow()
