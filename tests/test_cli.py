@@ -211,6 +211,15 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["claims", "--tables", "nowhere"], "must hold the tables of a study"),
         (["figures", "--tables", "nowhere"], "must hold the tables of a study"),
         (["reproduce", "--profile", "huge"], "Unknown profile"),
+        (["probe", "--memory-limit", "0"], "memory_limit must be a number of bytes > 0"),
+        (["probe", "--memory-limit", "-5"], "memory_limit must be a number of bytes > 0"),
+        (["probe", "--batch-size", "0"], "batch_sizes must be integers from 1"),
+        (["probe", "--batch-size", "full"], "A probe takes batch sizes as integers"),
+        (["probe", "--batch-size", "2000"], "the number of training examples, 1280. Received: 2000"),
+        (["probe", "--model", "badnet:nothing"], "Importing badnet raised RuntimeError: not today"),
+        (["advise", "--model", "nothing.keras"], "must be a .keras file"),
+        (["advise", "--data", "spoilt.npz"], "must be finite"),
+        (["advise", "--repeats", "0"], "repeats must be an integer ≥ 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -227,6 +236,33 @@ def test_bad_input_is_one_line_and_exit_status_2(run, tmp_path, arguments, messa
     assert len([line for line in err.splitlines() if line.startswith("batchscape:")]) == 1
     assert "Traceback" not in err + out
     assert {file.name for file in tmp_path.iterdir()} - before <= {"__pycache__"}
+
+
+def test_a_probe_of_a_saved_model_prints_a_table_and_what_fits(run, tmp_path, digits):
+    bs.build_model("mlp", digits, seed=0).save(tmp_path / "net.keras")
+    status, out, _ = run(
+        "probe", "--model", "net.keras", "--batch-size", "64", "--repeats", "1", "--json", "p.json", "-q"
+    )
+    assert status == 0
+    assert out.splitlines()[0].split()[:3] == ["batch", "ms", "ms_low"]
+    assert out.splitlines()[1].split()[0] == "64"
+    assert "B = 64 fits into" in out
+    assert (tmp_path / "p.json").read_text().startswith("{")
+
+
+def test_an_advice_is_printed_drawn_and_kept(run, tmp_path, monkeypatch):
+    from batchscape.cost import advise
+    from tests import test_advise
+
+    made_up = advise.join(test_advise.probe_of(lambda batch: 1 + 0.01 * batch), test_advise.NOISE, 0.1, 0.4)
+    monkeypatch.setattr(advise, "advise", lambda *_, **__: made_up)
+    status, out, _ = run("advise", "-q", "--out", "mine")
+    assert status == 0
+    assert f"Advice(batch_size={made_up.batch_size}" in out
+    assert [pathlib.Path(line) for line in out.splitlines()[-2:]] == [
+        tmp_path / "mine/advice.json",
+        tmp_path / "mine/advice.png",
+    ]
 
 
 def test_every_command_shows_an_example_in_its_help(run, monkeypatch):

@@ -210,14 +210,17 @@ def test_memory_rises_as_activations_do_and_an_artificial_limit_is_met_from_both
         ({"jit": "auto"}, "jit must be True, False or None"),
         ({"data": (np.zeros((0, 4)), np.zeros(0))}, "at least one example"),
         ({"data": "nothing"}, "Unknown dataset"),
+        ({"build": "mpl"}, "did you mean mlp"),
+        ({"build": "nothing.keras"}, "nothing.keras must be a .keras file"),
+        ({"build": keras}, "build must be a function or the name of a model. Received: module"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
 )
 def test_bad_input_is_refused_before_any_process_starts(options, message, monkeypatch):
     monkeypatch.setattr("batchscape.cost.probe.Child", None)
-    options = {"data": "digits", **options}
+    options = {"build": "mlp", "data": "digits", **options}
     with pytest.raises(InvalidInput, match=message.replace(".", r"\.").replace("(", r"\(")):
-        bs.probe_batch_sizes("mlp", options.pop("data"), show_progress=False, **options)
+        bs.probe_batch_sizes(options.pop("build"), options.pop("data"), show_progress=False, **options)
 
 
 def test_a_build_function_that_raises_is_reported_as_that_and_not_as_want_of_memory():

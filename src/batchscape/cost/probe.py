@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from batchscape import paths, progress
-from batchscape.config import PRECISIONS
+from batchscape.config import MODELS, PRECISIONS
 from batchscape.cost import limit, memory
 from batchscape.cost.child import Child, ChildFailed, OutOfMemory
 from batchscape.cost.limit import Limit
@@ -99,13 +99,14 @@ class Probe:
             return f"B = {found.fits} fits into {bound}, B = {found.fails} does not{near} ({found.reason})"
         if found.fits >= n:
             return f"all {n} examples fit into {bound} as one batch"
-        rises = self.memory is not None and self.memory.rises
-        if not rises:
+        if self.memory is None:
+            beyond = "one size makes no line to predict more"
+        elif not self.memory.rises:
             beyond = "memory does not rise measurably with the batch"
         elif found.predicted >= n:
-            beyond = f"by the line all {n} examples do"
+            beyond = f"by the line of memory all {n} examples do"
         else:
-            beyond = f"by the line {int(found.predicted)} do, which was not tried"
+            beyond = f"by the line of memory {int(found.predicted)} do, which was not tried"
         return f"B = {found.fits} fits into {bound}; {beyond}"
 
     def to_json(self) -> str:
@@ -167,7 +168,7 @@ def probe_batch_sizes(
             model that is not compiled gets plain SGD at a rate of 0.01 and the loss that goes with its labels.
         data: Anything `load_dataset` takes.
         batch_sizes: Sizes in examples, integers from 1 to the number of training examples; by default 1, 2, 4, ... until
-            throughput stops rising or memory ends.
+            throughput stops rising or memory ends. With sizes, but no limit, nothing larger than them is tried.
         memory_limit: Bytes, or a text such as `"2GB"`; by default 80 % of what is free, or all of a GPU's. On a CPU it
             bounds the resident memory of the training process, TensorFlow's 0.6 GB and the data included.
         repeats: Rounds of timings, int ≥ 1.
@@ -186,6 +187,7 @@ def probe_batch_sizes(
     """
     bound = None if memory_limit is None else memory.parse(memory_limit)
     _check(repeats, precision, engine, jit)
+    _check_model(build)
     loaded = load_dataset(data)
     ladder = _ladder(batch_sizes, loaded.n_train)
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
@@ -214,11 +216,11 @@ class _Worker:
 
     Attributes:
         facts: What the child found out about the model.
-        bound: The limit in bytes.
+        asked, bound: The limit in bytes that was asked for, and the one in force.
     """
 
     def __init__(self, source: Source, bound: int | None):
-        self._source, self._asked = source, bound
+        self._source, self.asked = source, bound
         self._child: Child | None = None
         self.facts: dict[str, Any] = {}
         self.bound = bound or 0
@@ -249,9 +251,9 @@ class _Worker:
         except ChildFailed as error:
             raise UserCodeError(f"Building the model failed: {error}") from None
         if self.facts["device_memory"] is not None:
-            self.bound = min(self._asked or math.inf, self.facts["device_memory"])
+            self.bound = min(self.asked or math.inf, self.facts["device_memory"])
             return
-        self.bound = self._child.limit = self._asked or free
+        self.bound = self._child.limit = self.asked or free
         if self.bound <= self.facts["built_bytes"]:
             raise InvalidInput(
                 f"memory_limit must be above the {memory.text(self.facts['built_bytes'])} that TensorFlow, the data and the "
@@ -376,7 +378,8 @@ class _Climb:
         slowest = self._line_of_time().solve(1e3 * SECONDS_OF_A_TRIAL) if len(self._seconds) > 1 else math.inf
         most = int(max(largest, min(n, slowest)))
         near = most <= 2 * largest and line is not None and line.band(most)[1] < bound
-        if self._fails is None and (near or most == largest):
+        unasked = not self._stops and not self._worker.asked
+        if self._fails is None and (near or unasked or most == largest):
             return Limit(largest, None, line.solve(bound) if line is not None else math.nan)
         found = limit.search(self._try, self._peaks, self._fails, most, bound)
         return found if found.reason else dataclasses.replace(found, reason=self._reason)
@@ -436,6 +439,19 @@ def _check(repeats: int, precision: str | None, engine: str, jit: bool | None) -
         raise unknown_name("engine", engine, ENGINES)
     if jit not in (None, True, False):
         raise InvalidInput(f"jit must be True, False or None. Received: jit={jit!r}")
+
+
+def _check_model(build: str | Callable) -> None:
+    """Refuse a name that nothing goes by, before a process is started for it."""
+    if callable(build):
+        return
+    if not isinstance(build, str):
+        raise InvalidInput(f"build must be a function or the name of a model. Received: {type(build).__name__}")
+    if build.endswith(".keras"):
+        if not os.path.isfile(build):
+            raise InvalidInput(f"{build} must be a .keras file. Received: no such file")
+    elif ":" not in build and build not in MODELS:
+        raise unknown_name("model", build, MODELS)
 
 
 def _ladder(batch_sizes: Sequence[int] | None, n_train: int) -> list[int]:

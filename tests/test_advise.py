@@ -1,0 +1,163 @@
+"""An advice: its arithmetic, its reasons, and what it says when something cannot be had."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from batchscape.cost import advise, practice
+from batchscape.cost.limit import Limit
+from batchscape.cost.line import fit_line
+from batchscape.cost.probe import Probe
+from batchscape.cost.source import Source
+from batchscape.draw import cost, style
+
+N = 1024
+
+
+def probe_of(ms, *, epoch_ms=0.0, fails=None, batches=None, was_compiled=True):
+    """A probe that found the times that a function of batch size gives."""
+    batches = np.array(2 ** np.arange(11) if batches is None else batches)
+    times = np.array([ms(batch) for batch in batches], np.float64)
+    peaks = 7e8 + 5e3 * batches
+    table = pd.DataFrame(
+        {
+            "batch": batches, "ms": times, "ms_low": 0.9 * times, "ms_high": 1.1 * times,
+            "samples_per_second": 1e3 * batches / times,
+            "epoch_seconds": (np.ceil(N / batches) * times + epoch_ms) / 1e3,
+            "compile_seconds": 0.1, "peak_bytes": peaks, "outcome": "measured",
+        }
+    )  # fmt: skip
+    facts = {
+        "n_train": N, "data": "toy", "data_sha256": "0", "model": "net", "optimizer": "SGD", "loss": "mse",
+        "engine": "stock", "device": "CPU", "was_compiled": was_compiled,
+    }  # fmt: skip
+    return Probe(
+        table=table,
+        time=fit_line(batches, times, relative=True),
+        memory=fit_line(batches, peaks),
+        limit=Limit(int(batches.max()), fails, math.inf),
+        memory_limit=10**10,
+        epoch_ms=epoch_ms,
+        stopped="",
+        facts=facts,
+    )
+
+
+NOISE = advise.Noise(96.0, 48.0, math.inf, ({"epoch": 0, "simple": 96.0, "low": 48.0, "high": math.inf},))
+
+
+def test_expected_times_are_updates_by_theory_times_measured_seconds():
+    found = advise.join(probe_of(lambda batch: 1 + 0.01 * batch, epoch_ms=8.0), NOISE, 0.1, 0.4)
+    for row in found.table.itertuples():
+        updates = (1 + 96 / row.batch) / (1 + 96 / 32)
+        seconds = (1 + 0.01 * row.batch) + 8 * row.batch / N
+        assert row.updates == pytest.approx(updates)
+        assert row.examples == pytest.approx(updates * row.batch / 32)
+        assert row.seconds == pytest.approx(updates * seconds / (1 + 0.01 * 32 + 8 * 32 / N))
+        assert row.seconds_low <= row.seconds <= row.seconds_high
+        assert (row.fixed, row.sqrt, row.linear) == pytest.approx((0.1, 0.1 * (row.batch / 32) ** 0.5, row.batch / 320))
+
+
+def test_the_default_is_the_best_of_the_closed_form():
+    """With t = a + bB and S ∝ 1 + N / B the time is shortest at B = √(N a / b)."""
+    a, b, noise = 1.0, 1 / 64, 64.0
+    found = advise.join(probe_of(lambda batch: a + b * batch), advise.Noise(noise, 32.0, 128.0, ()), 0.1, 0.4)
+    best = math.sqrt(noise * a / b)
+    assert found.table["seconds"].idxmin() == int(math.log2(best))
+    times = (1 + noise / found.table["batch"]) * (a + b * found.table["batch"])
+    assert found.batch_size == found.table["batch"][times <= 1.1 * times.min()].min()
+    inside = found.table["batch"][times <= 1.25 * times.min()]
+    assert (found.low, found.high) == (inside.min(), inside.max())
+
+
+def test_what_does_not_fit_is_not_advised():
+    found = advise.join(probe_of(lambda batch: 10.0, fails=65, batches=[1, 8, 64, 512]), NOISE, 0.1, 0.4)
+    assert found.table["batch"].tolist() == [1, 8, 64]
+    assert found.batch_size == 64
+
+
+def test_without_noise_or_rate_the_advice_says_so():
+    found = advise.join(
+        probe_of(lambda batch: 1.0, was_compiled=False),
+        None,
+        None,
+        None,
+        why_not={"noise": "no luck", "rate": "a schedule"},
+    )
+    said = " ".join(found.reasons)
+    assert "not available (no luck)" in said
+    assert "No learning rate is advised: a schedule" in said
+    assert "was not compiled: SGD and mse stood in" in said
+    assert found.learning_rates is None
+    assert np.isnan(found.table["seconds"]).all()
+    assert "learning rate: none found" in repr(found)
+    described = json.loads(found.to_json())
+    assert described["noise"] is None
+    assert described["table"][0]["seconds"] is None
+    with style.paper():
+        assert len(cost.advice(found).axes) == 4
+
+
+def test_a_rate_that_a_policy_drives_above_the_stable_one_is_pointed_out():
+    found = advise.join(probe_of(lambda batch: 10.0), NOISE, 0.1, 0.4)
+    assert found.batch_size > 128
+    assert f"at B = {found.batch_size} linear would exceed it" in " ".join(found.reasons)
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([(0.1, 2.0), (1.0, 1.0), (10.0, math.nan)], (0.25, 1.0)),
+        ([(0.1, 2.0), (1.0, 1.0), (2.0, 1.04), (4.0, 1.2)], (0.5, 2.0)),
+        ([(0.1, 2.0), (1.0, 1.99), (10.0, 30.0)], (None, None)),
+        ([(0.1, math.nan)], (None, None)),
+        ([], (None, None)),
+    ],
+)
+def test_the_rate_is_a_quarter_of_the_largest_before_the_loss_rose(rates, expected):
+    assert advise.suggested_rate(rates) == expected
+
+
+def test_noise_that_cannot_be_told_from_zero_is_none():
+    assert advise.noise_of([{"epoch": 0, "simple": -3.0, "low": -math.inf, "high": math.inf}]) is None
+    assert advise.noise_of([]) is None
+
+
+def test_an_advice_on_digits_joins_short_trainings_and_is_drawn(monkeypatch, tmp_path):
+    """The trainings run in this process here, where TensorFlow is loaded; the probe is made up."""
+    monkeypatch.setattr(advise, "probe_batch_sizes", lambda *_, **__: probe_of(lambda batch: 1 + 0.01 * batch))
+    monkeypatch.setattr(practice, "PAIRS", 8)
+    called = []
+
+    def here(name, *arguments):
+        called.append(name)
+        return getattr(practice, name)(*arguments), ""
+
+    monkeypatch.setattr(advise, "_in_a_child", here)
+    found = advise.advise("mlp", "digits", show_progress=False)
+    assert called == ["range_test", "noise_scales"]
+    rate = found.learning_rates["fixed"]
+    assert 0.02 < rate < 0.5  # The project's own sweeps train this net at 0.05 to 0.4.
+    assert 5 < found.noise.simple < 500
+    assert [place["epoch"] for place in found.noise.places] == [0, 1, 3]
+    assert cost.draw(found, tmp_path).read_bytes()[:4] == b"\x89PNG"
+    assert json.loads(found.save(tmp_path / "advice.json").read_text())["batch_size"] == found.batch_size
+    drawn = json.loads((tmp_path / "advice.json").read_text())
+    assert len(drawn["rates"]) > 20
+
+
+def scheduled():
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    model.compile(keras.optimizers.SGD(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_a_model_with_a_schedule_keeps_it_and_gets_no_rate(blobs):
+    assert practice.range_test(Source(scheduled, blobs), 8) is None
+    assert len(practice.noise_scales(Source(scheduled, blobs), 8, None)) == 3
