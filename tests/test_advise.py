@@ -79,6 +79,11 @@ def test_what_does_not_fit_is_not_advised():
     assert found.batch_size == 64
 
 
+def test_an_edge_of_the_sizes_is_pointed_out():
+    found = advise.join(probe_of(lambda batch: 10.0, batches=[8, 32, 64]), NOISE, 0.1, 0.4)
+    assert "B = 64 is at the edge of the sizes that were timed" in " ".join(found.reasons)
+
+
 def test_without_noise_or_rate_the_advice_says_so():
     found = advise.join(
         probe_of(lambda batch: 1.0, was_compiled=False),

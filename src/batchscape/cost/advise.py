@@ -289,12 +289,14 @@ def _reasons(probe: Probe, noise: Noise | None, rate, stable, row, reference: in
     """Why, one sentence each."""
     facts = probe.facts
     yield f"What fits: {probe.describe_limit()}."
+    between = f"; each epoch of fit costs {probe.epoch_ms:.3g} ms besides its updates" if probe.epoch_ms else ""
     yield (
         f"Throughput reaches 90 % of its best at B = {probe.saturates} ({facts['device']}, engine {facts['engine']}); an "
-        f"update costs as much as {probe.cost_of_an_update:.3g} examples before the first one, and each epoch of fit "
-        f"{probe.epoch_ms:.3g} ms besides its updates."
+        f"update costs as much as {probe.cost_of_an_update:.3g} examples before the first one{between}."
     )
-    default = int(row["batch"])
+    default, tried = int(row["batch"]), probe.measured["batch"]
+    if default in (tried.min(), tried.max()):
+        yield f"B = {default} is at the edge of the sizes that were timed ({probe.stopped}): a better one may lie beyond."
     if noise is not None:
         places = ", ".join(f"{place['simple']:.3g} {_when(place['epoch'])}" for place in noise.places)
         yield (

@@ -34,6 +34,9 @@ SECONDS = 0.1
 RISING = 1.05
 """Throughput rises while a batch size gives so many times what the best smaller one gave."""
 
+SECOND_LOOKS = 3
+"""Further timings of sizes that seem to give no more, of which the quickest counts."""
+
 SATURATED = 0.9
 """Share of the best throughput from which it counts as saturated."""
 
@@ -58,7 +61,7 @@ class Probe:
         memory: Peak bytes = a + b B.
         limit: The largest batch that fits; see `Limit`.
         memory_limit: What it had to fit into, in bytes; resident memory of the whole process, or memory of the GPU.
-        epoch_ms: Milliseconds that `fit` spends between two epochs, whatever the batch.
+        epoch_ms: Milliseconds that `fit` spends between two epochs, whatever the batch; 0 where no timing was so long.
         stopped: Why the ladder ended where it did.
         facts: Model, optimizer, loss, engine, device, examples, ...
     """
@@ -123,7 +126,9 @@ class Probe:
         )
         lines = [shown.to_string(index=False, float_format="{:.4g}".format, na_rep="-"), self.describe_limit()]
         if self.time is not None:
-            lines += [f"ms = {self.time!r}; an epoch of fit costs {self.epoch_ms:.3g} ms besides its updates"]
+            lines += [f"ms = {self.time!r}"]
+        if self.epoch_ms:
+            lines += [f"an epoch of fit costs {self.epoch_ms:.3g} ms besides its updates"]
         if self.memory is not None:
             lines += [f"bytes = {self.memory!r}"]
         return "\n".join([*lines, f"90 % of the best throughput from B = {self.saturates}; {self.stopped}"])
@@ -330,12 +335,19 @@ class _Climb:
         return True
 
     def _has_stopped_rising(self) -> bool:
-        """Whether the last two sizes gave less than 5 % over the best before them."""
-        speeds = [batch / seconds[0] for batch, seconds in self._seconds.items()]
-        if len(speeds) < 4 or max(speeds[-2:]) >= RISING * max(speeds[:-2]):
+        """Whether the last two sizes gave less than 5 % over the best before them, a second look included."""
+        if len(self._seconds) < 4 or self._rises():
+            return False
+        for batch in list(self._seconds)[-2:] * SECOND_LOOKS:  # A busy machine must not end the climb.
+            self._seconds[batch].append(self._worker.call("time_updates", batch, SECONDS)[0])
+        if self._rises():
             return False
         self._stopped = "throughput stopped rising"
         return True
+
+    def _rises(self) -> bool:
+        speeds = [batch / min(seconds) for batch, seconds in self._seconds.items()]
+        return max(speeds[-2:]) >= RISING * max(speeds[:-2])
 
     def _time_in_rounds(self, repeats: int) -> list[float]:
         """Time all sizes once a round, in a random order; returns the seconds between epochs that were seen."""

@@ -42,7 +42,7 @@ class Clock(keras.callbacks.Callback):
     The first update is left out: it may compile. The device is waited for where an epoch, or the timing, ends.
 
     Args:
-        seconds: For how long to time, at least.
+        seconds: For how long to time, at least; what lies between epochs counts here.
         fewest: Updates to time, at least; with 0 the call ends after the first update.
     """
 
@@ -51,7 +51,7 @@ class Clock(keras.callbacks.Callback):
         self._enough, self._fewest = seconds, fewest
         self._updates, self._timed, self._spent = 0, 0, 0.0
         self._begin = self._resumed = math.nan
-        self._ended = math.nan
+        self._ended = self._since = math.nan
         self._gaps: list[float] = []
         self.first = math.nan
 
@@ -72,11 +72,11 @@ class Clock(keras.callbacks.Callback):
         if self._updates == 1:
             self._wait()
             self.first = time.perf_counter() - self._begin
-            self._begin = self._ended = time.perf_counter()
+            self._begin = self._ended = self._since = time.perf_counter()
             self.model.stop_training = not self._fewest
             return
         self._timed += 1
-        enough = self._timed >= self._fewest and self._spent + time.perf_counter() - self._begin >= self._enough
+        enough = self._timed >= self._fewest and time.perf_counter() - self._since >= self._enough
         if enough or self._in_epoch == self.params["steps"]:
             self._wait()
             self._ended = time.perf_counter()

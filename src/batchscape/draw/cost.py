@@ -38,7 +38,7 @@ def peaks(ax: Axes, probe) -> Axes:
         )
         if probe.memory_limit < 3 * rows["peak_bytes"].max():
             style.reference_line(ax, probe.memory_limit / 1e6, "limit")
-    ax.set_ylim(bottom=0)  # What there is without a batch is most of it, as a rule.
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # What there is without a batch is most of it, as a rule.
     style.batch_axis(ax, probe.measured["batch"].tolist())
     ax.set_ylabel("peak memory [MB]")
     return ax
@@ -58,7 +58,7 @@ def time_to_target(ax: Axes, advice) -> Axes:
         for kind, name in zip(style.KINDS, ("seconds", "updates", "examples"), strict=True):
             ax.plot(table["batch"], table[name], label=name, markersize=2.5, **kind)
         style.log_axis(ax.yaxis)
-        style.reference_line(ax, 1.0, f"B = {advice.reference}")
+        style.reference_line(ax, 1.0, "")
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, columnspacing=1.0, handlelength=1.6)
     style.batch_axis(ax, table["batch"].tolist())
     ax.set_ylabel(f"to a target, relative to B = {advice.reference}")
