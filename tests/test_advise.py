@@ -10,7 +10,7 @@ import pytest
 from batchscape.cost import advise, practice
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import fit_line
-from batchscape.cost.probe import Probe
+from batchscape.cost.result import Probe
 from batchscape.cost.source import Source
 from batchscape.draw import cost, style
 

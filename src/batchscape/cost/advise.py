@@ -16,7 +16,8 @@ from batchscape import progress
 from batchscape.config import LR_POLICIES
 from batchscape.cost import memory
 from batchscape.cost.child import Child, ChildFailed
-from batchscape.cost.probe import Probe, plain, probe_batch_sizes, save_text
+from batchscape.cost.probe import probe_batch_sizes
+from batchscape.cost.result import Probe, plain, save_text
 from batchscape.cost.source import Source, pack
 from batchscape.data import load_dataset
 from batchscape.errors import BatchscapeError

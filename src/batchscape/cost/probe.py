@@ -1,7 +1,6 @@
 """What a batch costs: time and memory of real training steps against batch size, measured in a process of its own."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -13,15 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchscape import paths, progress
+from batchscape import progress
 from batchscape.config import MODELS, PRECISIONS
 from batchscape.cost import limit, memory
 from batchscape.cost.child import Child, ChildFailed, OutOfMemory
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import LineFit, fit_line
+from batchscape.cost.result import COLUMNS, Probe
 from batchscape.cost.source import Source, pack
 from batchscape.data import load_dataset
-from batchscape.errors import BatchscapeError, InvalidInput, StoreError, UserCodeError, unknown_name
+from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, unknown_name
 
 STEPS = "batchscape.cost.steps"
 """The module that the process of a probe runs; naming it keeps TensorFlow out of ours."""
@@ -37,115 +37,11 @@ RISING = 1.05
 SECOND_LOOKS = 3
 """Further timings of sizes that seem to give no more, of which the quickest counts."""
 
-SATURATED = 0.9
-"""Share of the best throughput from which it counts as saturated."""
-
 PEAKS = 3
 """The memory of so many of the largest batch sizes is measured, each in a process of its own, and of the smallest."""
 
 SECONDS_OF_A_TRIAL = 20.0
 """A batch of which one update is predicted to take longer is not tried to find the limit."""
-
-COLUMNS = ("batch", "ms", "ms_low", "ms_high", "samples_per_second", "epoch_seconds", "compile_seconds", "peak_bytes")
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Probe:
-    """Time and memory of training steps against batch size.
-
-    Attributes:
-        table: One row a batch size: `batch`, `ms` (an update, the median over repeats), `ms_low` and `ms_high` (the range
-            over repeats), `samples_per_second`, `epoch_seconds` (updates, and what `fit` does between two epochs),
-            `compile_seconds`, `peak_bytes` (on a CPU of a few sizes), and `outcome`, which says why the rest is missing.
-        time: ms = a + b B, fitted with errors relative to ms.
-        memory: Peak bytes = a + b B.
-        limit: The largest batch that fits; see `Limit`.
-        memory_limit: What it had to fit into, in bytes; resident memory of the whole process, or memory of the GPU.
-        epoch_ms: Milliseconds that `fit` spends between two epochs, whatever the batch; 0 where no timing was so long.
-        stopped: Why the ladder ended where it did.
-        facts: Model, optimizer, loss, engine, device, examples, ...
-    """
-
-    table: pd.DataFrame
-    time: LineFit | None
-    memory: LineFit | None
-    limit: Limit
-    memory_limit: int
-    epoch_ms: float
-    stopped: str
-    facts: dict[str, Any]
-
-    @property
-    def measured(self) -> pd.DataFrame:
-        """The rows of the batch sizes that were timed."""
-        return self.table.dropna(subset=["ms"])
-
-    @property
-    def saturates(self) -> int:
-        """The smallest batch size with 90 % of the best throughput."""
-        rows = self.measured
-        enough = rows["samples_per_second"] >= SATURATED * rows["samples_per_second"].max()
-        return int(rows.loc[enough, "batch"].min())
-
-    @property
-    def cost_of_an_update(self) -> float:
-        """What an update costs besides its examples, in examples: a / b of the line of time; infinite without a slope."""
-        if self.time is None or self.time.slope <= 0:
-            return math.inf
-        return max(0.0, self.time.intercept / self.time.slope)
-
-    def describe_limit(self) -> str:
-        """What fits, in words."""
-        found, n, bound = self.limit, self.facts["n_train"], memory.text(self.memory_limit)
-        if found.fails is not None:
-            near = "" if found.confirmed else ", not closed in on"
-            return f"B = {found.fits} fits into {bound}, B = {found.fails} does not{near} ({found.reason})"
-        if found.fits >= n:
-            return f"all {n} examples fit into {bound} as one batch"
-        if self.memory is None:
-            beyond = "one size makes no line to predict more"
-        elif not self.memory.rises:
-            beyond = "memory does not rise measurably with the batch"
-        elif found.predicted >= n:
-            beyond = f"by the line of memory all {n} examples do"
-        else:
-            beyond = f"by the line of memory {int(found.predicted)} do, which was not tried"
-        return f"B = {found.fits} fits into {bound}; {beyond}"
-
-    def to_json(self) -> str:
-        """Everything, as JSON; what is missing or infinite is null."""
-        rows = self.table.to_dict("records")
-        described = {**dataclasses.asdict(self), "table": rows, "saturates": self.saturates}
-        return json.dumps(plain(described), indent=1, ensure_ascii=False)
-
-    def to_text(self) -> str:
-        """The table and what it says, for a terminal."""
-        shown = self.table.drop(columns="outcome").assign(peak_MB=self.table["peak_bytes"] / 1e6)
-        shown = shown.drop(columns="peak_bytes").rename(
-            columns={"compile_seconds": "compile_s", "epoch_seconds": "epoch_s"}
-        )
-        lines = [shown.to_string(index=False, float_format="{:.4g}".format, na_rep="-"), self.describe_limit()]
-        if self.time is not None:
-            lines += [f"ms = {self.time!r}"]
-        if self.epoch_ms:
-            lines += [f"an epoch of fit costs {self.epoch_ms:.3g} ms besides its updates"]
-        if self.memory is not None:
-            lines += [f"bytes = {self.memory!r}"]
-        return "\n".join([*lines, f"90 % of the best throughput from B = {self.saturates}; {self.stopped}"])
-
-    def save(self, file: str | os.PathLike) -> pathlib.Path:
-        """Write `to_json()`; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
-        return save_text(self.to_json(), file)
-
-    def __repr__(self) -> str:
-        return (
-            f"Probe({self.facts['model']} on {self.facts['data']}, {self.facts['device']}: B = "
-            f"{int(self.measured['batch'].min())} to {int(self.measured['batch'].max())}, 90 % of the best throughput "
-            f"from B = {self.saturates}; {self.describe_limit()})"
-        )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.table.to_html(index=False, float_format='{:.4g}'.format, na_rep='')}"
 
 
 def probe_batch_sizes(
@@ -339,7 +235,7 @@ class _Climb:
         if len(self._seconds) < 4 or self._rises():
             return False
         for batch in list(self._seconds)[-2:] * SECOND_LOOKS:  # A busy machine must not end the climb.
-            self._seconds[batch].append(self._worker.call("time_updates", batch, SECONDS)[0])
+            self._time(batch)
         if self._rises():
             return False
         self._stopped = "throughput stopped rising"
@@ -356,14 +252,18 @@ class _Climb:
         self._seconds = {batch: [] for batch in batches}
         for _ in range(repeats):
             for batch in rng.permutation(batches).tolist():
-                try:
-                    update, between = self._worker.call("time_updates", batch, SECONDS)
-                except ChildFailed as error:
-                    raise UserCodeError(f"B = {batch} trained once, and then failed: {error}") from None
-                self._seconds[batch].append(update)
-                gaps += [between] if math.isfinite(between) else []
+                gaps.append(self._time(batch))
                 self._advance(1, f"batch {batch}")
-        return gaps
+        return [gap for gap in gaps if math.isfinite(gap)]
+
+    def _time(self, batch: int) -> float:
+        """Time a size once more; returns the seconds between epochs, NaN where there were not two."""
+        try:
+            update, between = self._worker.call("time_updates", batch, SECONDS)
+        except ChildFailed as error:
+            raise UserCodeError(f"B = {batch} trained once, and then failed: {error}") from None
+        self._seconds[batch].append(update)
+        return between
 
     def _measure_memory(self) -> None:
         """Peaks of a few sizes, the large ones, where it shows: a GPU tells them apart, a CPU needs a fresh process each.
@@ -484,27 +384,3 @@ def _callers_precision() -> str | None:
     """The dtype policy in force in this process, if Keras is loaded here: a fresh process would not know it."""
     keras = sys.modules.get("keras")
     return keras.config.dtype_policy().name if keras is not None and hasattr(keras, "config") else None
-
-
-def plain(value: Any) -> Any:
-    """A tree of results as JSON has it: numbers, texts, lists and objects; what is not finite is null."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
-    if isinstance(value, np.generic):
-        return value.item()
-    return value if isinstance(value, (int, str, bool, type(None))) else str(value)
-
-
-def save_text(text: str, file: str | os.PathLike) -> pathlib.Path:
-    """Write a text; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
-    file = pathlib.Path(file)
-    try:
-        file = paths.make(file.parent) / file.name
-        file.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{file} cannot be written: {error.strerror or error}") from error
-    return file
