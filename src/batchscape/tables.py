@@ -42,7 +42,7 @@ class Tables:
         """Write the tables as `.csv.gz` files and `about.json`; the same tables give the same bytes."""
         folder = paths.make(folder)
         for name, frame in self.frames.items():
-            text = frame.to_csv(index=False, float_format="%.7g")
+            text = frame.to_csv(index=False, float_format="%.9g")
             (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
         text = json.dumps(self.about, indent=1, sort_keys=True, ensure_ascii=False)
         (folder / "about.json").write_text(text + "\n", encoding="utf-8")
