@@ -33,6 +33,7 @@ STUDIES = (
     "figures/data/minima",
     "figures/data/keskar-f1",
     "figures/data/rates",
+    "figures/data/rates-fashion",
 )
 """The committed tables."""
 

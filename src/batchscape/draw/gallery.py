@@ -329,7 +329,7 @@ FIGURES = {
     "fig09_sharpness": ("minima", sharpness_figure),
     "fig10_minima_controls": ("escapes", controls_figure),
     "fig11_keskar": ("published", published_figure),
-    "fig12_learning_rates": ("rates", rates_figure),
+    "fig12_learning_rates": ("rules", rates_figure),
     "fig13_warmup_optimizers": ("warmups", gradual_figure),
     "fig14_twins": ("growth", twins_figure),
 }

@@ -107,9 +107,11 @@ def _places_of_policies(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Each budget with all batch sizes, and with each of them beside the one where the policies agree."""
     found = []
     for budget, rows in table.groupby("budget"):
-        found.append((f"equal {budget}", rows))
         base = rows["base_batch"].iloc[0]
-        for batch in sorted(set(rows["batch"]) - {base}):
+        others = sorted(set(rows["batch"]) - {base})
+        if len(others) > 1:
+            found.append((f"equal {budget}", rows))
+        for batch in others:
             found.append((f"B = {batch}, equal {budget}", rows[rows["batch"].isin([base, batch])]))
     return found
 
