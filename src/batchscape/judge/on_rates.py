@@ -175,6 +175,7 @@ VALUES = {
     "validation_at_equal_updates": (AgainstBase("best_val_loss", "fixed", budget="updates"), True),
     "training_of_full_batch": (AgainstBase("train_loss", "fixed", about="full"), True),
     "training_of_full_batch_tuned": (AgainstBase("train_loss", "tuned", "tuned", about="full"), True),
+    "test_of_full_batch": (AgainstBase("test_loss", "fixed", budget=None, about="full"), True),
     "test_of_full_batch_tuned": (AgainstBase("test_loss", "tuned", "tuned", None, "full"), True),
     "accuracy_of_one": (accuracy_of_one, False),
     "accuracy_of_one_scaled": (AgainstBase("test_accuracy", "linear", about="one", difference=True), False),

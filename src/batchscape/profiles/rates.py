@@ -13,7 +13,7 @@ class RatesProfile:
     Rates are `base_rate` × 2ᵏ, so that a fixed rate, one ∝ √B, one ∝ B and the best one are all among them.
 
     Attributes:
-        name: `"smoke"`, `"quick"`, `"paper"` or `"fashion"`.
+        name: `"smoke"`, `"quick"`, `"paper"`, `"fashion"` or `"mnist"`.
         dataset, train_size, model: What is trained.
         seeds: Number of paired seeds.
         batch_sizes: Batch sizes.
@@ -183,7 +183,16 @@ RATES_PROFILES = {
             powers=(0, 3),
             epochs=20,
             by_updates=False,
-            looks=10,
+        ),
+        RatesProfile(
+            name="mnist",
+            dataset="mnist",
+            seeds=6,
+            batch_sizes=(256, "full"),
+            base_batch_size=256,
+            powers=(0, 0),
+            epochs=3,
+            looks=6,
         ),
     )
 }
