@@ -117,6 +117,15 @@ def test_the_loss_around_minima_is_drawn_from_runs_and_from_files(run, tmp_path,
     assert list(through.marks) == ["net0", "net1", "net2"]
 
 
+def test_the_best_rate_of_each_batch_size_is_printed(run):
+    assert run("sweep", *SMALL, "--learning-rate", "0.01,0.1", "--seeds", "2", "--store", "runs/rates", "-q")[0] == 0
+    status, out, _ = run("rates", "runs/rates")
+    assert status == 0
+    heads, *rows = (line.split() for line in out.splitlines())
+    assert heads[:2] == ["batch", "learning_rate"]
+    assert [row[:3] for row in rows] == [["16", "0.1", "highest"], ["64", "0.1", "highest"]]
+
+
 def test_sharpness_of_runs_and_of_a_file_is_printed(run, tmp_path, digits):
     run("sweep", *SMALL, "--store", "runs/demo")
     status, out, _ = run("sharpness", "runs/demo", "--executor", "serial", "-q")
@@ -208,6 +217,9 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["sharpness"], "sharpness needs runs, a .keras file, or --study"),
         (["sharpness", "nowhere"], "No store at"),
         (["sharpness", "--study", "huge"], "Received: study='huge'"),
+        (["rates"], "rates needs runs, or --study"),
+        (["rates", "nowhere"], "No store at"),
+        (["rates", "--study", "huge"], "Received: profile='huge'"),
         (["claims", "--tables", "nowhere"], "must hold the tables of a study"),
         (["figures", "--tables", "nowhere"], "must hold the tables of a study"),
         (["reproduce", "--profile", "huge"], "Unknown profile"),
@@ -274,6 +286,7 @@ def test_every_command_shows_an_example_in_its_help(run, monkeypatch):
         "landscape",
         "sharpness",
         "noise",
+        "rates",
         "probe",
         "advise",
         "claims",
