@@ -1,16 +1,13 @@
-"""How much memory there is, and how much a process holds.
-
-On Linux the numbers come from `/proc`: the high-water mark of `getrusage` is handed on from the process that started us.
-"""
+"""How much memory there is, and how much a process holds."""
 
 import math
 import numbers
-import os
 import pathlib
 import re
 import resource
-import subprocess
 import sys
+
+import psutil
 
 from batchscape.errors import InvalidInput
 
@@ -63,9 +60,7 @@ def text(n_bytes: float) -> str:
 
 def available() -> int:
     """Bytes that a new process may take: what the machine has free, or what the control group has left."""
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    if found := re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo")):
-        free.append(int(found[1]) * 1024)
+    free = [psutil.virtual_memory().available]
     for most, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -76,19 +71,19 @@ def available() -> int:
     return min(free)
 
 
-def resident(process: int | str = "self") -> int:
-    """Resident memory of a process in bytes; 0 where it is gone."""
-    if pages := _read(f"/proc/{process}/statm").split():
-        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
-    if sys.platform == "linux":
+def resident(process: int | None = None) -> int:
+    """Resident memory of a process, this one by default, in bytes; 0 where it is gone."""
+    try:
+        return psutil.Process(process).memory_info().rss
+    except psutil.Error:
         return 0
-    number = str(os.getpid() if process == "self" else process)
-    done = subprocess.run(["ps", "-o", "rss=", "-p", number], capture_output=True, text=True, check=False)
-    return int(done.stdout.strip() or 0) * 1024
 
 
 def peak() -> int:
-    """Largest resident memory that this process has had, in bytes."""
+    """Largest resident memory that this process has had, in bytes.
+
+    On Linux from `/proc`: the mark of `getrusage` is handed on from the process that started us.
+    """
     if found := re.search(r"VmHWM:\s+(\d+) kB", _read("/proc/self/status")):
         return int(found[1]) * 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
