@@ -193,6 +193,7 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
             ["sweep", "--batch-steps", "5-64"],
             "--batch-steps must be EPOCH:SIZE pairs, such as 30:160. Received: '5-64'",
         ),
+        (["sweep", "--micro-batch-size", "0"], "micro_batch_size must be an integer ≥ 1. Received: micro_batch_size=0"),
         (["sweep", "--batch-steps", "5:9999"], "at most the number of training examples, 1280"),
         (["sweep", "--seeds", "0"], "--seeds must be an integer ≥ 1"),
         (["sweep", "--epochs", "1", "--until-loss", "0.1"], "Exactly one of"),

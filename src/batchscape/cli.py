@@ -100,6 +100,9 @@ def sweep(
     batch_steps: Annotated[
         str | None, typer.Option(help="EPOCH:SIZE pairs: the batch size from these epochs on, such as 30:160,60:800.")
     ] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Compute each update in parts of so many examples: batches larger than memory.")
+    ] = None,
     learning_rate: Annotated[str | None, typer.Option(help="One or more rates, such as 0.05,0.1.")] = None,
     lr_policy: Annotated[str, typer.Option(help="fixed, sqrt or linear in the batch size.")] = "fixed",
     base_batch_size: Annotated[int, typer.Option(help="Batch size at which the policy leaves the rate alone.")] = 32,
@@ -140,6 +143,7 @@ def sweep(
         batch_steps=dict(_pair("batch-steps", item) for item in _items("batch-steps", batch_steps))
         if batch_steps is not None
         else {},
+        micro_batch_size=micro_batch_size,
         learning_rate=[_number("learning-rate", item) for item in _items("learning-rate", learning_rate)]
         if learning_rate is not None
         else None,

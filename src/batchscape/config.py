@@ -72,6 +72,9 @@ class Cell:
         batch_size: Examples per parameter update, int ≥ 1, or `"full"` for all training examples.
         batch_steps: Batch sizes from later epochs on, such as `{30: 160, 60: 800}`; the learning rate stays that of
             `batch_size`. The budget is in epochs, and there is no learning-rate schedule beside it.
+        micro_batch_size: Compute each update in micro-batches of at most so many examples, int ≥ 1, with the gradient of the
+            whole batch, so that a batch may be larger than memory; None for all at once. The batch need not be a multiple.
+            Dropout draws anew for each micro-batch, and BatchNorm normalises each by itself.
         last_batch: `"keep"` the last partial batch of an epoch, as `model.fit` does, or `"drop"` it.
         epochs: Budget in passes over the training examples, > 0.
         updates: Budget in parameter updates, int ≥ 1.
@@ -108,6 +111,7 @@ class Cell:
     schedule_unit: str = "epochs"
     batch_size: int | str = 32
     batch_steps: tuple[tuple[int, int], ...] = ()
+    micro_batch_size: int | None = None
     last_batch: str = "keep"
     epochs: float | None = None
     updates: int | None = None
@@ -129,6 +133,7 @@ class Cell:
         _check_numbers(self)
         _check_schedule(self)
         _check_batch_steps(self)
+        _check_parts(self)
 
     @property
     def scheduled(self) -> bool:
@@ -174,6 +179,7 @@ class Cell:
 
 LATER_FIELDS = (
     "warmup", "warmup_from", "decay", "decay_over", "decay_at", "decay_factor", "schedule_unit", "batch_steps",
+    "micro_batch_size",
 )  # fmt: skip
 """Fields that `Cell` did not have at first."""
 
@@ -243,7 +249,7 @@ def _check_numbers(cell: Cell) -> None:
         _require_integer(cell, "batch_size", 1)
     for name, least in (("base_batch_size", 1), ("max_updates", 1), ("seed", 0)):
         _require_integer(cell, name, least)
-    for name in ("train_size", "updates", "examples"):
+    for name in ("train_size", "updates", "examples", "micro_batch_size"):
         if getattr(cell, name) is not None:
             _require_integer(cell, name, 1)
     for name in ("learning_rate", "decay_over", "epochs", "until_loss"):
@@ -294,6 +300,15 @@ def _check_batch_steps(cell: Cell) -> None:
             "batch_steps need a budget in epochs that is longer, and no warm-up or decay. "
             f"Received: batch_steps={cell.batch_steps}, {cell.budget[0]}={cell.budget[1]}, warmup={cell.warmup}, "
             f"decay={cell.decay!r}"
+        )
+
+
+def _check_parts(cell: Cell) -> None:
+    """Refuse an engine that cannot compute a batch in parts."""
+    if cell.micro_batch_size is not None and cell.engine not in ("auto", "fused"):
+        raise InvalidInput(
+            "micro_batch_size is for the engine 'fused' (or 'auto'). "
+            f"Received: engine={cell.engine!r}, micro_batch_size={cell.micro_batch_size}"
         )
 
 

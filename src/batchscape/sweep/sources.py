@@ -16,7 +16,7 @@ from batchscape.errors import DataNotFound, InvalidInput, UserCodeError
 from batchscape.losses import loss_of, metric_functions
 from batchscape.record import Record, Status, run_hash
 from batchscape.sweep.store import Store
-from batchscape.train import engine, optimizers
+from batchscape.train import engine, optimizers, parts
 from batchscape.train.fit import group_of
 from batchscape.train.plan import Plan
 
@@ -94,9 +94,11 @@ class Sources:
             )
         if group not in self._fingerprints:
             model = self.local(cell).build_model(cell.precision)
-            loss_of(model, data, cell.loss)
+            parts.check(cell, model, data, loss_of(model, data, cell.loss))
             metric_functions(cell.metrics, model, data.x_train, data.y_train)
-            self._own_rates[group] = optimizers.own_rate(optimizers.make(cell, model))
+            optimizer = optimizers.make(cell, model)
+            parts.warn(cell, model, optimizer)
+            self._own_rates[group] = optimizers.own_rate(optimizer)
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
             engine.check(cell.engine, data)

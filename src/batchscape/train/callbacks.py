@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from batchscape.config import Cell
+from batchscape.train import optimizers
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
 
@@ -150,7 +151,7 @@ class Recorder(keras.callbacks.Callback):
             "distance": _norm(weights - self._start),
             "path_length": self._path_length,
             "weight_norm": _norm(weights),
-            "learning_rate": float(f"{float(self.model.optimizer.learning_rate):.7g}"),  # 0.1, not 0.10000000149
+            "learning_rate": float(f"{optimizers.rate_of(self.model.optimizer):.7g}"),  # 0.1, not 0.10000000149
         }
         self.rows.append(row)
         if not self.diverged and not math.isfinite(row["train_loss"]):

@@ -19,8 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from batchscape import chunks, xla
+from batchscape.config import Cell
 from batchscape.data import Data, epoch_order, make_dataset
 from batchscape.errors import InvalidInput
+from batchscape.train.accumulate import accumulating_step
 from batchscape.train.plan import MAX_INDICES, Blocks, Plan
 
 TIMED_BLOCKS, TIMED_UPDATES, TIMED_INDICES = 5, 64, 1 << 16
@@ -110,9 +112,9 @@ class Fused:
 
     name = "fused"
 
-    def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None):
+    def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None, micro_batch_size: int | None = None):
         self.jit = jit
-        self._model, self._data = model, data
+        self._model, self._data, self._micro_batch_size = model, data, micro_batch_size
         self._choose_jit = xla.work_of(model, data.x_train).suits_xla if jit is None else lambda batch_size: jit
         self._updates: collections.deque[int] = collections.deque()
         self._programs: dict[bool, Callable] = {}
@@ -127,11 +129,17 @@ class Fused:
     def _prepare(self, plan: Plan) -> None:
         """Switch to the program for the batch size of a plan; what Keras has traced around each is kept."""
         self._train_functions[self.jit] = self._model.train_function
-        self.jit = self._choose_jit(plan.batch_size)
+        self.jit = self._choose_jit(min(plan.batch_size, self._micro_batch_size or plan.batch_size))
         self._model.train_function = self._train_functions.get(self.jit)
         if self.jit not in self._programs:
             self._model.train_function = None
-            self._programs[self.jit] = fuse(self._model, self._data.x_train, self._data.y_train, jit=self.jit)
+            self._programs[self.jit] = fuse(
+                self._model,
+                self._data.x_train,
+                self._data.y_train,
+                jit=self.jit,
+                micro_batch_size=self._micro_batch_size,
+            )
 
     def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
         """See `Stock.warm_up`; this block has no updates and changes nothing."""
@@ -200,13 +208,14 @@ def check(name: str, data: Data) -> None:
         raise InvalidInput(f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={name!r}")
 
 
-def candidates(name: str, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
+def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
     """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
+    name, micro = cell.engine, cell.micro_batch_size
     check(name, data)
     if name in ("fused", "auto") and data.pipeline is None:
-        yield lambda: Fused(model, data)
-        yield lambda: Fused(model, data, jit=False)
-    if name in ("dataset", "auto"):
+        yield lambda: Fused(model, data, micro_batch_size=micro)
+        yield lambda: Fused(model, data, jit=False, micro_batch_size=micro)
+    if name in ("dataset", "auto") and micro is None:
         yield lambda: Dataset(model, data)
     if name == "stock":
         yield lambda: Stock(model, data)
@@ -219,7 +228,7 @@ def detach(model: keras.Model) -> None:
     model.train_function = None
 
 
-def fuse(model: keras.Model, x, y, *, jit: bool):
+def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = None):
     """Compile a loop of updates by the model's own `train_step`.
 
     Args:
@@ -227,20 +236,25 @@ def fuse(model: keras.Model, x, y, *, jit: bool):
         x: Training inputs, shape (n, ...) or a tree of such arrays; they are put on the device.
         y: Training targets, shape (n, ...).
         jit: Whether XLA compiles the loop.
+        micro_batch_size: Compute an update in parts of at most so many examples; see `accumulate`.
 
     Returns:
         A function of one block, (indices, count) or (indices, count, tail, tail_count) as in `plan.Blocks`: runs the
         updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂.
     """
     examples = chunks.to_device((x, y))
-    train_step = type(model).train_step.__get__(model)
+    if micro_batch_size is None:
+        train_step = type(model).train_step.__get__(model)
+        step = lambda rows: train_step(chunks.take(examples, rows))  # noqa: E731 (the other one is a function too)
+    else:
+        step = accumulating_step(model, examples, micro_batch_size)
     weights = [variable.value for variable in model.trainable_variables]
     _create_metrics(model, examples)
     sum_of_squares = _sum_in_lanes if jit else _sum_at_once
 
     def update(rows):
         before = [tf.identity(weight) for weight in weights]
-        train_step(chunks.take(examples, rows))
+        step(rows)
         squares = [sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
         return tf.sqrt(tf.add_n(squares))
 

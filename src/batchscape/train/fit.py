@@ -15,7 +15,7 @@ from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput, telling_line
 from batchscape.record import Record, Status, Weights, environment, run_hash
-from batchscape.train import engine, optimizers, schedules
+from batchscape.train import engine, optimizers, parts, schedules
 from batchscape.train.callbacks import Continued, Recorder
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
@@ -52,12 +52,14 @@ def fit_one(
     if cell.initial_weights and initial_weights is None:
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
-    return Trainer(cell, loaded, build or cell.model).run(cell, initial_weights=initial_weights, callbacks=callbacks)
+    trainer = Trainer(cell, loaded, build or cell.model)
+    parts.warn(cell, trainer._model, trainer._model.optimizer)
+    return trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
 
 
 GROUP_FIELDS = (
     "dataset", "train_size", "model", "optimizer", "optimizer_options", "scheduled", "loss", "metrics",
-    "weight_decay", "precision", "engine",
+    "weight_decay", "precision", "engine", "micro_batch_size",
 )  # fmt: skip
 """Fields that cells trained by one compiled model have in common."""
 
@@ -77,12 +79,13 @@ class Trainer:
     """
 
     def __init__(self, cell: Cell, data: Data, build: str | Callable):
-        self._data = data
+        self._data, self._first = data, cell
         self._group = group_of(cell)
         self._build = functools.partial(models.build_model, build, data, precision=cell.precision)
         self._model = model = self._build(seed=cell.seed)
         self._fingerprint = models.fingerprint(model, models.find_builder(build))
         self._loss = losses.loss_of(model, data, cell.loss)
+        parts.check(cell, model, data, self._loss)
         self._metrics = losses.metric_functions(cell.metrics, model, data.x_train, data.y_train)
         optimizer = optimizers.make(cell, model)
         self._own_rate = optimizers.own_rate(optimizer)
@@ -152,7 +155,7 @@ class Trainer:
 
     def _check_updates(self, updates: int) -> None:
         """What we counted must be what the optimizer did."""
-        if (done := int(self._model.optimizer.iterations)) != updates:
+        if (done := int(keras.ops.convert_to_numpy(self._model.optimizer.iterations))) != updates:
             raise RuntimeError(f"The optimizer made {done} updates, and we counted {updates}.")
 
     def _warm_up(self, plan: Plan) -> float:
@@ -184,7 +187,7 @@ class Trainer:
     def _choose_engine(self, plan: Plan):
         """The first engine that runs, and why the ones before it did not."""
         note = ""
-        candidates = list(engine.candidates(self._group[-1], self._model, self._data))
+        candidates = list(engine.candidates(self._first, self._model, self._data))
         for make in candidates:
             try:
                 chosen = make()

@@ -8,7 +8,7 @@ from batchscape.config import Cell
 from batchscape.errors import InvalidInput, telling_line
 from batchscape.train.rprop import Rprop
 
-__all__ = ["Rprop", "check_rate", "make", "own_rate"]
+__all__ = ["Rprop", "check_rate", "make", "own_rate", "rate_of"]
 
 
 UNSCHEDULED = {
@@ -88,4 +88,9 @@ def own_rate(optimizer: keras.Optimizer) -> float | None:
     """The learning rate an optimizer has by itself; None where a schedule sets it."""
     if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return None
-    return float(optimizer.learning_rate)
+    return rate_of(optimizer)
+
+
+def rate_of(optimizer: keras.Optimizer) -> float:
+    """The learning rate of the next update."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))  # float() alone fails on a mirrored variable.
