@@ -132,7 +132,7 @@ def test_half_precision_with_loss_scaling_stays_close_to_the_whole_batch():
 
 
 def test_batchnorm_trains_with_one_warning_that_says_what_it_means(caplog):
-    parts._warn_once.cache_clear()
+    parts._tell_once.cache_clear()
     with caplog.at_level(logging.WARNING, logger="batchscape"):
         split = train("fused", batchnorm_net, "sgd", micro_batch_size=8)
         train("fused", batchnorm_net, "sgd", micro_batch_size=8, epochs=0.2)
@@ -154,9 +154,9 @@ def test_an_embedding_is_warned_of_where_keras_squares_each_occurrence_of_a_row_
 
     model = keras.Sequential([keras.Input((5,)), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3)])
     for optimizer, n in ((keras.optimizers.SGD(), 0), (keras.optimizers.Adam(), 1)):
-        parts._warn_once.cache_clear()
+        parts._tell_once.cache_clear()
         with caplog.at_level(logging.WARNING, logger="batchscape"):
-            parts.warn(Cell(micro_batch_size=8), model, optimizer)
+            parts.tell(parts._caveats(Cell(micro_batch_size=8), "micro_batch_size=8", model, optimizer))
         assert len(caplog.records) == n
 
 

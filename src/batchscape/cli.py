@@ -103,6 +103,9 @@ def sweep(
     micro_batch_size: Annotated[
         int | None, typer.Option(help="Compute each update in parts of so many examples: batches larger than memory.")
     ] = None,
+    data_workers: Annotated[
+        int, typer.Option(help="Devices that share each batch (data parallel); --batch-size is that of each.")
+    ] = 1,
     learning_rate: Annotated[str | None, typer.Option(help="One or more rates, such as 0.05,0.1.")] = None,
     lr_policy: Annotated[str, typer.Option(help="fixed, sqrt or linear in the batch size.")] = "fixed",
     base_batch_size: Annotated[int, typer.Option(help="Batch size at which the policy leaves the rate alone.")] = 32,
@@ -144,6 +147,7 @@ def sweep(
         if batch_steps is not None
         else {},
         micro_batch_size=micro_batch_size,
+        workers=data_workers,
         learning_rate=[_number("learning-rate", item) for item in _items("learning-rate", learning_rate)]
         if learning_rate is not None
         else None,

@@ -75,6 +75,9 @@ class Cell:
         micro_batch_size: Compute each update in micro-batches of at most so many examples, int ≥ 1, with the gradient of the
             whole batch, so that a batch may be larger than memory; None for all at once. The batch need not be a multiple.
             Dropout draws anew for each micro-batch, and BatchNorm normalises each by itself.
+        workers: Devices that share each batch, int ≥ 1: `batch_size` is that of each worker, an update takes
+            `workers` · `batch_size` examples, `"full"` is all examples together, and the policy of the rate goes by the
+            examples of an update. Every batch must split evenly, the last partial one too. See `train.data_parallel`.
         last_batch: `"keep"` the last partial batch of an epoch, as `model.fit` does, or `"drop"` it.
         epochs: Budget in passes over the training examples, > 0.
         updates: Budget in parameter updates, int ≥ 1.
@@ -112,6 +115,7 @@ class Cell:
     batch_size: int | str = 32
     batch_steps: tuple[tuple[int, int], ...] = ()
     micro_batch_size: int | None = None
+    workers: int = 1
     last_batch: str = "keep"
     epochs: float | None = None
     updates: int | None = None
@@ -146,15 +150,16 @@ class Cell:
         return next((kind, getattr(self, kind)) for kind in BUDGETS if getattr(self, kind) is not None)
 
     def resolve_batch_size(self, n_train: int) -> int:
-        """Examples per update on a training set of `n_train` examples; `"full"` is all of them."""
+        """Examples per update on a training set of `n_train` examples, of all workers; `"full"` is all of them."""
         if self.batch_size == "full":
             return n_train
-        if self.batch_size > n_train:
+        if self.workers * self.batch_size > n_train:
+            of_each = "" if self.workers == 1 else f", for {self.workers} workers together"
             raise InvalidInput(
-                f'batch_size must be at most the number of training examples, {n_train}; use "full" for all of them. '
-                f"Received: batch_size={self.batch_size}"
+                f'batch_size must be at most the number of training examples, {n_train}{of_each}; use "full" for all of '
+                f"them. Received: batch_size={self.batch_size}"
             )
-        return self.batch_size
+        return self.workers * self.batch_size
 
     def scale_learning_rate(self, learning_rate: float, batch_size: int) -> float:
         """The rate at `batch_size` under the policy of this cell."""
@@ -179,7 +184,7 @@ class Cell:
 
 LATER_FIELDS = (
     "warmup", "warmup_from", "decay", "decay_over", "decay_at", "decay_factor", "schedule_unit", "batch_steps",
-    "micro_batch_size",
+    "micro_batch_size", "workers",
 )  # fmt: skip
 """Fields that `Cell` did not have at first."""
 
@@ -247,7 +252,7 @@ def _check_numbers(cell: Cell) -> None:
         if isinstance(cell.batch_size, str):
             raise InvalidInput(f'batch_size must be an integer ≥ 1 or "full". Received: batch_size={cell.batch_size!r}')
         _require_integer(cell, "batch_size", 1)
-    for name, least in (("base_batch_size", 1), ("max_updates", 1), ("seed", 0)):
+    for name, least in (("base_batch_size", 1), ("workers", 1), ("max_updates", 1), ("seed", 0)):
         _require_integer(cell, name, least)
     for name in ("train_size", "updates", "examples", "micro_batch_size"):
         if getattr(cell, name) is not None:
@@ -309,6 +314,18 @@ def _check_parts(cell: Cell) -> None:
         raise InvalidInput(
             "micro_batch_size is for the engine 'fused' (or 'auto'). "
             f"Received: engine={cell.engine!r}, micro_batch_size={cell.micro_batch_size}"
+        )
+    if cell.workers == 1:
+        return
+    if cell.micro_batch_size is not None or cell.engine == "fused":
+        raise InvalidInput(
+            "workers are fed by the engines 'dataset' and 'stock' (or 'auto'), without micro_batch_size. "
+            f"Received: workers={cell.workers}, engine={cell.engine!r}, micro_batch_size={cell.micro_batch_size}"
+        )
+    if cell.precision == "mixed_float16":
+        raise InvalidInput(
+            "workers would each skip an update where their own loss overflows; use mixed_bfloat16. "
+            f"Received: workers={cell.workers}, precision={cell.precision!r}"
         )
 
 

@@ -1,23 +1,19 @@
 """Where tasks run: in this process, or in long-lived worker processes, one thread each.
 
-Workers come from loky: started afresh, never forked (forking after TensorFlow has started can deadlock), functions
-sent by value, so that a notebook's own `build` travels and a script needs no `__main__` guard. Each worker is an
-executor of its own, so that one that dies takes one task with it, and we know which.
+Each worker is an executor of its own, so that one that dies takes one task with it, and we know which.
 """
 
-import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
-from batchscape import cpu, quiet
+from batchscape import child, cpu
 from batchscape.errors import InvalidInput, telling_line, unknown_name
 
 EXECUTORS = ("auto", "serial", "processes")
+
+ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables that a worker finds at 1."""
 
 TASKS_PER_WORKER = 200
 """A worker is replaced after this many tasks: TensorFlow keeps some memory of every model."""
@@ -102,19 +98,10 @@ class _Worker:
         self._tasks_done = 0
 
     def submit(self, function: Callable, task: Any) -> futures.Future:
-        import loky
-
         if self._tasks_done >= TASKS_PER_WORKER:
             self.stop()
         if self._executor is None:
-            environment = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
-            self._executor = loky.ProcessPoolExecutor(
-                max_workers=1,
-                timeout=None,
-                env={**environment, "OPENBLAS_NUM_THREADS": "1", "LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"},
-                initializer=_start,
-                initargs=(os.getpid(), sys.path),
-            )
+            self._executor = child.start(dict.fromkeys(ONE_THREAD, "1"))
         self._tasks_done += 1
         return self._executor.submit(function, task)
 
@@ -122,22 +109,3 @@ class _Worker:
         if self._executor is not None:
             self._executor.shutdown(kill_workers=True)
         self._executor, self._tasks_done = None, 0
-
-
-def _start(parent: int, path: list[str]) -> None:
-    """Prepare a worker: the parent's modules, and a life that follows the parent's."""
-    sys.path[:] = path
-    follow(parent)
-    quiet.import_tensorflow()
-
-
-def follow(parent: int) -> None:
-    """Leave Ctrl-C to the parent process, and end when it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

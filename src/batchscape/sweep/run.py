@@ -16,7 +16,7 @@ from batchscape.sweep import executors
 from batchscape.sweep.results import to_frame
 from batchscape.sweep.sources import Source, Sources
 from batchscape.sweep.store import Store
-from batchscape.train.fit import Trainer, group_of
+from batchscape.train.fit import group_of, trainer_for
 from batchscape.train.plan import Plan
 
 _log = logging.getLogger("batchscape")
@@ -113,7 +113,7 @@ def _cost(plans: list[Plan]) -> float:
     return sum(plan.total_updates * (_COST_OF_AN_UPDATE + plan.batch_size) for plan in plans)
 
 
-_trainers: dict[tuple, Trainer] = {}
+_trainers: dict[tuple, Any] = {}
 """The trainer in use in this process, by its group; never more than one."""
 
 
@@ -132,9 +132,9 @@ def _train(job: _Job) -> Status:
     return record.status
 
 
-def _trainer_for(job: _Job) -> Trainer:
+def _trainer_for(job: _Job):
     key = (group_of(job.cell), job.cell.dataset, job.cell.train_size, str(job.store.path))
     if key not in _trainers:
         _trainers.clear()
-        _trainers[key] = Trainer(job.cell, job.source.load(), job.source.build)
+        _trainers[key] = trainer_for(job.cell, job.source.load(), job.source.build)
     return _trainers[key]

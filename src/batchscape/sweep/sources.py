@@ -94,10 +94,10 @@ class Sources:
             )
         if group not in self._fingerprints:
             model = self.local(cell).build_model(cell.precision)
-            parts.check(cell, model, data, loss_of(model, data, cell.loss))
+            loss = loss_of(model, data, cell.loss)
             metric_functions(cell.metrics, model, data.x_train, data.y_train)
             optimizer = optimizers.make(cell, model)
-            parts.warn(cell, model, optimizer)
+            parts.tell(parts.check(cell, model, data, loss, optimizer))
             self._own_rates[group] = optimizers.own_rate(optimizer)
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")

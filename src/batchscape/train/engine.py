@@ -212,7 +212,7 @@ def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[
     """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
     name, micro = cell.engine, cell.micro_batch_size
     check(name, data)
-    if name in ("fused", "auto") and data.pipeline is None:
+    if name in ("fused", "auto") and data.pipeline is None and cell.workers == 1:
         yield lambda: Fused(model, data, micro_batch_size=micro)
         yield lambda: Fused(model, data, jit=False, micro_batch_size=micro)
     if name in ("dataset", "auto") and micro is None:

@@ -15,7 +15,7 @@ from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput, telling_line
 from batchscape.record import Record, Status, Weights, environment, run_hash
-from batchscape.train import engine, optimizers, parts, schedules
+from batchscape.train import data_parallel, engine, optimizers, parts, schedules
 from batchscape.train.callbacks import Continued, Recorder
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
@@ -36,7 +36,8 @@ def fit_one(
         build: A function that builds the model, in place of `cell.model`.
         data: Anything `load_dataset` takes, in place of `cell.dataset`.
         initial_weights: What `model.get_weights()` returns, to start from; None for a fresh start from the seed.
-        callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch.
+        callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch. None beside `workers`,
+            which train in a process of their own.
 
     Returns:
         The `Record`, with weights. A run whose loss becomes NaN or infinite is a result too, with status `DIVERGED`.
@@ -52,14 +53,15 @@ def fit_one(
     if cell.initial_weights and initial_weights is None:
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
-    trainer = Trainer(cell, loaded, build or cell.model)
-    parts.warn(cell, trainer._model, trainer._model.optimizer)
+    trainer = trainer_for(cell, loaded, build or cell.model)
+    parts.tell(trainer.caveats)
     return trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
 
 
 GROUP_FIELDS = (
     "dataset", "train_size", "model", "optimizer", "optimizer_options", "scheduled", "loss", "metrics",
     "weight_decay", "precision", "engine", "micro_batch_size",
+    "workers",
 )  # fmt: skip
 """Fields that cells trained by one compiled model have in common."""
 
@@ -69,6 +71,11 @@ def group_of(cell: Cell) -> tuple:
     return tuple(getattr(cell, name) for name in GROUP_FIELDS)
 
 
+def trainer_for(cell: Cell, data: Data, build: str | Callable) -> "Trainer | data_parallel.ParallelTrainer":
+    """What trains a cell and others of its group, here or with several workers in a process of their own."""
+    return (Trainer if cell.workers == 1 else data_parallel.ParallelTrainer)(cell, data, build)
+
+
 class Trainer:
     """One compiled model that trains many cells, re-seeded for each: faster than building anew, and memory stays flat.
 
@@ -76,6 +83,9 @@ class Trainer:
         cell: The first of the cells to train; the others share its `GROUP_FIELDS`.
         data: The data set.
         build: A model's name or the function that builds it.
+
+    Attributes:
+        caveats: What is to be told of a batch that is computed in parts.
     """
 
     def __init__(self, cell: Cell, data: Data, build: str | Callable):
@@ -85,9 +95,9 @@ class Trainer:
         self._model = model = self._build(seed=cell.seed)
         self._fingerprint = models.fingerprint(model, models.find_builder(build))
         self._loss = losses.loss_of(model, data, cell.loss)
-        parts.check(cell, model, data, self._loss)
         self._metrics = losses.metric_functions(cell.metrics, model, data.x_train, data.y_train)
         optimizer = optimizers.make(cell, model)
+        self.caveats = parts.check(cell, model, data, self._loss, optimizer)
         self._own_rate = optimizers.own_rate(optimizer)
         optimizers.check_rate(cell, self._own_rate)
         self._rate_table = schedules.attach(cell, optimizer)

@@ -1,7 +1,8 @@
-"""What a batch that is computed in parts needs of the model: a loss that is a mean over examples, and nothing else shared."""
+"""A batch that is computed in parts, by micro-batches or by workers: what it needs of the model, and what it changes."""
 
 import functools
 import logging
+from collections.abc import Iterable
 
 import keras
 
@@ -11,21 +12,28 @@ from batchscape.errors import InvalidInput
 
 _log = logging.getLogger("batchscape")
 
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+"""Reductions of a Keras loss that are means over examples."""
 
-def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss) -> None:
-    """Refuse what would make an update in micro-batches another one than that of the whole batch.
+
+def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss, optimizer: keras.Optimizer) -> list[str]:
+    """Refuse what would make an update in parts another one than that of the whole batch.
 
     Args:
-        cell: What is run; one without `micro_batch_size` passes.
+        cell: What is run; one whose batches are computed at once passes.
         model: A built Keras model.
         data: The data set.
         loss: The loss, as `losses.resolve_loss` gives it.
+        optimizer: The optimizer.
+
+    Returns:
+        What differs all the same, in sentences to `tell`.
     """
-    if cell.micro_batch_size is None:
-        return
-    field = f"micro_batch_size={cell.micro_batch_size}"
+    if cell.micro_batch_size is None and cell.workers == 1:
+        return []
+    field = _field(cell)
     if data.pipeline is not None:
-        raise InvalidInput(f"{field} needs the training examples as arrays. Received: a tf.data.Dataset")
+        raise needs_arrays(cell)
     if type(model).train_step is not keras.Model.train_step:
         raise InvalidInput(
             f"{field} needs Keras' own train_step, whose batch can be split. Received: {type(model).__name__}.train_step"
@@ -38,31 +46,51 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss) -> None:
             f"{field} needs a loss in which every example counts alike; one mean over the unmasked places does not split. "
             "Received: a model whose output has a mask"
         )
+    clips = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm", "clipvalue")}
+    if cell.workers > 1 and any(clips.values()):
+        raise InvalidInput(
+            f"{field} needs an optimizer without clipping: Keras clips the gradient of each worker and not their mean. "
+            f"Received: {', '.join(f'{name}={value}' for name, value in clips.items() if value)}"
+        )
+    return list(_caveats(cell, field, model, optimizer))
 
 
-_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
-"""Reductions of a Keras loss that are means over examples."""
+def needs_arrays(cell: Cell) -> InvalidInput:
+    """The error for data that come as a pipeline."""
+    return InvalidInput(f"{_field(cell)} needs the training examples as arrays. Received: a tf.data.Dataset")
 
 
-def warn(cell: Cell, model: keras.Model, optimizer: keras.Optimizer) -> None:
-    """Say once what a batch that is computed in parts changes all the same."""
-    if cell.micro_batch_size is None:
-        return
-    layers, field = list(model._flatten_layers()), f"micro_batch_size={cell.micro_batch_size}"
-    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers):
-        _warn_once(
+def _field(cell: Cell) -> str:
+    return f"workers={cell.workers}" if cell.workers > 1 else f"micro_batch_size={cell.micro_batch_size}"
+
+
+def _caveats(cell: Cell, field: str, model: keras.Model, optimizer: keras.Optimizer) -> Iterable[str]:
+    layers = list(model._flatten_layers())
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if cell.workers > 1 and not all(layer.synchronized for layer in norms):
+        yield (
+            f"BatchNorm with {field}: each worker normalises its share by its own mean and variance, so training is not that "
+            "of one device; it is with BatchNormalization(synchronized=True)."
+        )
+    if cell.workers == 1 and norms:
+        yield (
             f"BatchNorm with {field}: each micro-batch is normalised by its own mean and variance and moves the moving "
             "averages, so a larger batch is not that of plain training (ghost BatchNorm)."
         )
-    if any(isinstance(layer, keras.layers.Embedding) for layer in layers) and not isinstance(
-        optimizer, keras.optimizers.SGD
-    ):
-        _warn_once(
+    embeds = any(isinstance(layer, keras.layers.Embedding) for layer in layers)
+    if cell.workers == 1 and embeds and not isinstance(optimizer, keras.optimizers.SGD):
+        yield (
             f"Embedding with {field}: rows that occur several times in a batch are added up, as the gradient says, before "
             f"{type(optimizer).__name__} squares them; Keras squares each occurrence, so plain training differs."
         )
 
 
+def tell(caveats: Iterable[str]) -> None:
+    """Log sentences as warnings, each once."""
+    for sentence in caveats:
+        _tell_once(sentence)
+
+
 @functools.cache
-def _warn_once(message: str) -> None:
-    _log.warning(message)
+def _tell_once(sentence: str) -> None:
+    _log.warning(sentence)

@@ -86,6 +86,7 @@ class Plan:
         batch_size = cell.resolve_batch_size(n_train)
         tail = n_train % batch_size if cell.last_batch == "keep" else 0
         per_epoch = n_train // batch_size + (tail > 0)
+        _check_shares(cell, batch_size, tail)
         total = _total_updates(cell, n_train, batch_size, tail, per_epoch)
         evaluate_every = max(1, round(cell.evaluate_every * per_epoch))
         block = evaluate_every if cell.until_loss is None else per_epoch // TESTS_PER_EPOCH
@@ -186,6 +187,16 @@ class Plan:
         tail_counts = np.clip(left - before - counts, 0, stacked.tail_counts).astype(np.int32)
         n_blocks = np.count_nonzero(counts + tail_counts)
         return Blocks(*(a[:n_blocks] for a in (stacked.indices, counts, stacked.tails, tail_counts)))
+
+
+def _check_shares(cell: Cell, batch_size: int, tail: int) -> None:
+    """Refuse batches that the workers cannot share evenly: the mean of unequal shares' means is not that of the batch."""
+    uneven = [size for size in (batch_size, tail) if size % cell.workers]
+    if uneven:
+        way_out = 'last_batch="drop" leaves out the last partial one' if uneven == [tail] else "choose another number"
+        raise InvalidInput(
+            f"workers must divide every batch; {way_out}. Received: workers={cell.workers} for a batch of {uneven[0]} examples"
+        )
 
 
 def _check_warmup(cell: Cell, plan: Plan) -> None:

@@ -1,0 +1,144 @@
+"""K workers that share each batch: Keras' own `fit` under `tf.distribute.MirroredStrategy`.
+
+Each worker takes its share of the batch, their gradients are averaged, and all make the same update. Devices cannot be
+split once TensorFlow has started, so this happens in a process of its own, on K GPUs where there are so many and on K
+parts of the processor otherwise; those show what K workers do, and not how fast they are.
+"""
+
+import atexit
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any
+
+import tensorflow as tf
+
+from batchscape import child
+from batchscape.config import Cell
+from batchscape.data import Data
+from batchscape.errors import InvalidInput
+from batchscape.record import Record, Weights
+from batchscape.train import parts
+from batchscape.train.plan import Plan
+
+
+class ParallelTrainer:
+    """A `Trainer` in a process whose devices are its workers.
+
+    Args:
+        cell: The first of the cells to train; the others share its `GROUP_FIELDS`.
+        data: The data set, as arrays.
+        build: A model's name or the function that builds it.
+
+    Attributes:
+        caveats: What is to be told of a batch that is computed in parts.
+    """
+
+    def __init__(self, cell: Cell, data: Data, build: str | Callable):
+        if data.pipeline is not None:  # It cannot travel.
+            raise parts.needs_arrays(cell)
+        Plan.stages(cell, data.n_train)
+        self._given = cell, data, build
+        self.caveats: list[str] = []
+        self._process()
+
+    def run(self, cell: Cell, *, initial_weights: Weights | None = None, callbacks: Sequence = ()) -> Record:
+        """Train one cell; see `fit_one`. Facts of the record name the `devices`, and the `batch_per_worker`."""
+        if callbacks:
+            raise InvalidInput(
+                f"Workers train in another process, without callbacks. Received: {len(callbacks)} of them"
+            )
+        return self._process().call(_run, cell, initial_weights)
+
+    def _process(self) -> "_Process":
+        """The process, prepared for this trainer."""
+        process = _process_for(self._given[0].workers)
+        if process.trainer is not self:
+            self.caveats = process.call(_prepare, *self._given)
+            process.trainer = self
+        return process
+
+
+class _Process:
+    """The process whose devices share batches, and the trainer it is prepared for."""
+
+    def __init__(self, workers: int):
+        self.workers, self.trainer = workers, None
+        self._executor = child.start({}, _split_devices, workers)
+        atexit.register(self.stop)
+
+    def call(self, function: Callable, *arguments: Any) -> Any:
+        """What the function returns there; a process that dies, or is interrupted, is not used again."""
+        try:
+            future = self._executor.submit(function, *arguments)
+            futures.wait([future])
+            if not isinstance(future.exception(), futures.process.BrokenProcessPool):
+                return future.result()
+        except (futures.process.BrokenProcessPool, KeyboardInterrupt):
+            self.stop()
+            raise
+        self.stop()
+        raise RuntimeError(f"The process of the {self.workers} workers died: {future.exception()}")
+
+    def stop(self) -> None:
+        """End the process."""
+        global _process
+        atexit.unregister(self.stop)
+        self._executor.shutdown(kill_workers=True)
+        _process = None
+
+
+_process: _Process | None = None
+"""The one in use; it stays for the next run, since it pays TensorFlow's import."""
+
+
+def _process_for(workers: int) -> _Process:
+    global _process
+    if _process is not None and _process.workers != workers:
+        _process.stop()
+    _process = _process or _Process(workers)
+    return _process
+
+
+_strategy: tf.distribute.Strategy | None = None
+"""In the process itself: what mirrors weights over its devices."""
+
+_trainer: Any = None
+"""In the process itself: the trainer it is prepared for."""
+
+
+def _split_devices(workers: int) -> None:
+    """Give this process a device for each worker."""
+    global _strategy
+    gpus = tf.config.list_physical_devices("GPU")
+    if len(gpus) >= workers:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        _strategy = tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(workers)])
+        return
+    tf.config.set_visible_devices([], "GPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * workers
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    _strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(workers)], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def _prepare(cell: Cell, data: Data, build: str | Callable) -> list[str]:
+    global _trainer
+    from batchscape.train.fit import Trainer  # Which knows this module.
+
+    with _strategy.scope():
+        _trainer = Trainer(cell, data, build)
+    return _trainer.caveats
+
+
+def _run(cell: Cell, initial_weights: Weights | None) -> Record:
+    with _strategy.scope():
+        record = _trainer.run(cell, initial_weights=initial_weights)
+    more = {
+        "workers": cell.workers,
+        "batch_per_worker": record.facts["batch"] // cell.workers,
+        "devices": list(_strategy.extended.worker_devices),
+    }
+    return dataclasses.replace(record, facts={**record.facts, **more})

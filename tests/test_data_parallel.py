@@ -1,0 +1,124 @@
+"""Several workers share each batch: the run is that of one device at the batch of all of them."""
+
+import dataclasses
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+import batchscape as bs
+from batchscape.config import Cell
+from batchscape.errors import InvalidInput
+from batchscape.train import data_parallel, parts
+from tests.test_engines import assert_equal_runs
+
+layers = keras.layers
+
+
+def net():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(8, "tanh", kernel_regularizer="l2"), layers.Dense(3)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process():
+    """One process for all tests, ended with them."""
+    yield
+    if data_parallel._process is not None:
+        data_parallel._process.stop()
+
+
+@pytest.fixture
+def data(blobs):
+    """With 81 training examples: three workers share a last partial batch of 21 too."""
+    return blobs
+
+
+THREE = {"batch_size": 10, "workers": 3, "learning_rate": 0.05, "epochs": 2, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "engine": "stock"},
+        {"optimizer": "adam", "weight_decay": 0.1, "warmup": 1, "decay": "cosine", "lr_policy": "linear"},
+    ],
+    ids=["momentum, stock", "adam, schedule"],
+)
+def test_three_workers_train_as_one_device_does_with_three_times_the_batch(data, changes):
+    cell = Cell(**THREE, **changes)
+    shared = bs.fit_one(cell, build=net, data=data)
+    alone = bs.fit_one(dataclasses.replace(cell, workers=1, batch_size=30), build=net, data=data)
+    assert_equal_runs(alone, shared)
+    for name in ("updates", "examples", "learning_rate"):
+        assert shared.curves[name] == alone.curves[name]
+    assert (shared.facts["batch"], shared.facts["batch_per_worker"], shared.facts["last_batch_size"]) == (30, 10, 21)
+    assert shared.facts["workers"] == len(set(shared.facts["devices"])) == 3
+    assert shared.facts["engine"] == changes.get("engine", "dataset")
+
+
+def test_workers_are_an_axis_of_a_sweep_and_their_batch_is_that_of_all(data, tmp_path):
+    grid = bs.Grid(**{**THREE, "batch_size": ["full", 9], "workers": [1, 3], "epochs": 1})
+    frame = bs.run_sweep(grid, store=tmp_path, build=net, data=data, executor="serial", show_progress=False)
+    assert set(frame["status"]) == {"COMPLETE"}
+    assert frame["batch"].tolist() == [81, 81, 9, 27]
+    assert frame["train_loss"][1] == pytest.approx(frame["train_loss"][0], rel=1e-6)
+
+
+def test_a_process_that_dies_is_told_of_and_replaced(data):
+    def fatal():
+        import multiprocessing
+        import os
+
+        if multiprocessing.parent_process() is not None or data_parallel._strategy is not None:
+            os._exit(1)
+        return net()
+
+    with pytest.raises(RuntimeError, match="process of the 3 workers died"):
+        bs.fit_one(Cell(**THREE), build=fatal, data=data)
+    assert data_parallel._process is None
+
+
+def test_batchnorm_is_warned_of_unless_it_is_synchronised(caplog):
+    parts._tell_once.cache_clear()
+    cell = Cell(**THREE)
+    with caplog.at_level(logging.WARNING, logger="batchscape"):
+        for synchronized in (True, False):
+            norm = layers.BatchNormalization(synchronized=synchronized)
+            model = keras.Sequential([keras.Input((4,)), norm, layers.Dense(3)])
+            parts.tell(parts._caveats(cell, "workers=3", model, keras.optimizers.SGD()))
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("BatchNorm with workers=3: each worker normalises its share")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workers": 0}, r"workers must be an integer ≥ 1. Received: workers=0"),
+        ({"workers": 1.5}, r"workers must be an integer ≥ 1. Received: workers=1.5"),
+        ({"batch_size": 30}, r"number of training examples, 81, for 3 workers together; .* Received: batch_size=30"),
+        ({"workers": 2}, r'last_batch="drop".* Received: workers=2 for a batch of 1 examples'),
+        ({"workers": 2, "batch_size": "full"}, r"another number. Received: workers=2 for a batch of 81 examples"),
+        ({"engine": "fused"}, r"engines 'dataset' and 'stock'.*engine='fused'"),
+        ({"micro_batch_size": 2}, r"without micro_batch_size"),
+        ({"precision": "mixed_float16"}, r"use mixed_bfloat16"),
+    ],
+)
+def test_workers_that_cannot_share_are_refused_before_a_process_starts(data, changes, message):
+    before = data_parallel._process
+    with pytest.raises(InvalidInput, match=message):
+        bs.fit_one(Cell(**{**THREE, **changes}), build=net, data=data)
+    assert data_parallel._process is before
+
+
+def test_clipping_is_refused_and_so_are_callbacks(data, tmp_path):
+    clipped = Cell(**THREE, optimizer="sgd", optimizer_options={"clipnorm": 0.5})
+    with pytest.raises(InvalidInput, match=r"clips the gradient of each worker.* Received: clipnorm=0.5"):
+        bs.run_sweep(clipped, store=tmp_path, build=net, data=data, show_progress=False)
+    with pytest.raises(InvalidInput, match=r"without callbacks. Received: 1"):
+        bs.fit_one(Cell(**THREE), build=net, data=data, callbacks=[keras.callbacks.Callback()])
+
+
+def test_cells_of_one_worker_keep_their_names():
+    assert "workers" not in Cell().to_json()
+    assert Cell.from_json(Cell(workers=3).to_json()) == Cell(workers=np.int64(3))
