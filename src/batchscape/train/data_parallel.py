@@ -31,7 +31,7 @@ class ParallelTrainer:
         build: A model's name or the function that builds it.
 
     Attributes:
-        caveats: What is to be told of a batch that is computed in parts.
+        caveats: What is to be told of a batch that is computed in parts; known after the first run.
     """
 
     def __init__(self, cell: Cell, data: Data, build: str | Callable):
@@ -40,7 +40,6 @@ class ParallelTrainer:
         Plan.stages(cell, data.n_train)
         self._given = cell, data, build
         self.caveats: list[str] = []
-        self._process()
 
     def run(self, cell: Cell, *, initial_weights: Weights | None = None, callbacks: Sequence = ()) -> Record:
         """Train one cell; see `fit_one`. Facts of the record name the `devices`, and the `batch_per_worker`."""
@@ -51,19 +50,25 @@ class ParallelTrainer:
         return self._process().call(_run, cell, initial_weights)
 
     def _process(self) -> "_Process":
-        """The process, prepared for this trainer."""
-        process = _process_for(self._given[0].workers)
-        if process.trainer is not self:
-            self.caveats = process.call(_prepare, *self._given)
-            process.trainer = self
-        return process
+        """The process of this trainer, started when it is first needed."""
+        global _process
+        if _process is None or _process.trainer is not self:
+            if _process is not None:
+                _process.stop()
+            _process = _Process(self, self._given[0].workers)
+            self.caveats = _process.call(_prepare, *self._given)
+        return _process
 
 
 class _Process:
-    """The process whose devices share batches, and the trainer it is prepared for."""
+    """The process whose devices share batches, for one trainer.
 
-    def __init__(self, workers: int):
-        self.workers, self.trainer = workers, None
+    A second one there may hang: TensorFlow 2.21 then stops for minutes where a distributed iterator is made, once the models
+    before it have become garbage.
+    """
+
+    def __init__(self, trainer: ParallelTrainer, workers: int):
+        self.trainer, self.workers = trainer, workers
         self._executor = child.start({}, _split_devices, workers)
         atexit.register(self.stop)
 
@@ -89,22 +94,13 @@ class _Process:
 
 
 _process: _Process | None = None
-"""The one in use; it stays for the next run, since it pays TensorFlow's import."""
-
-
-def _process_for(workers: int) -> _Process:
-    global _process
-    if _process is not None and _process.workers != workers:
-        _process.stop()
-    _process = _process or _Process(workers)
-    return _process
-
+"""The one in use."""
 
 _strategy: tf.distribute.Strategy | None = None
 """In the process itself: what mirrors weights over its devices."""
 
 _trainer: Any = None
-"""In the process itself: the trainer it is prepared for."""
+"""In the process itself: the trainer that it is for."""
 
 
 def _split_devices(workers: int) -> None:

@@ -54,8 +54,10 @@ def fit_one(
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
     trainer = trainer_for(cell, loaded, build or cell.model)
-    parts.tell(trainer.caveats)
-    return trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
+    try:
+        return trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
+    finally:
+        parts.tell(trainer.caveats)
 
 
 GROUP_FIELDS = (
