@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import batchscape as bs
-from batchscape import child
+from batchscape import processes
 from batchscape.errors import InvalidInput, StoreError, UserCodeError
 from batchscape.landscape import pair_runs
 from batchscape.sweep import executors
@@ -245,7 +245,7 @@ def test_a_workers_model_from_a_pipeline_function_is_fed_in_the_worker(tmp_path)
 
 def test_a_worker_is_replaced_after_its_share_of_tasks(monkeypatch):
     monkeypatch.setattr(executors, "TASKS_PER_WORKER", 2)
-    monkeypatch.setattr(child, "_start", lambda *arguments: None)
+    monkeypatch.setattr(processes, "_start", lambda *arguments: None)
     found = [
         outcome.value for outcome in executors.run(lambda task: os.getpid(), range(5), executor="processes", workers=1)
     ]

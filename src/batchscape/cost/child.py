@@ -19,10 +19,9 @@ from typing import Any, BinaryIO
 
 import cloudpickle
 
-from batchscape import usercode
+from batchscape import processes, usercode
 from batchscape.cost import memory
 from batchscape.errors import BatchscapeError, telling_line
-from batchscape.sweep import executors
 
 SECONDS_BETWEEN_LOOKS = 0.004
 """How often the watch looks at the child; page faults fill a few megabytes in that time."""
@@ -129,7 +128,7 @@ def serve(parent: int) -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     memory.offer_to_be_killed()
-    executors.follow(parent)
+    processes.follow(parent)
     while True:
         try:
             request = _read_frame(sys.stdin.buffer)

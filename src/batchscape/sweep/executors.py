@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
-from batchscape import child, cpu
+from batchscape import cpu, processes
 from batchscape.errors import InvalidInput, telling_line, unknown_name
 
 EXECUTORS = ("auto", "serial", "processes")
@@ -88,10 +88,7 @@ def _run_in_processes(function: Callable, tasks: list, workers: int) -> Iterator
 
 
 class _Worker:
-    """One process, started when it is first needed and replaced when it dies or has done its share.
-
-    Where psutil is installed, loky by itself replaces a worker that has grown by 300 MB, which one compiled model does.
-    """
+    """One process, started when it is first needed and replaced when it dies or has done its share."""
 
     def __init__(self) -> None:
         self._executor = None
@@ -101,7 +98,7 @@ class _Worker:
         if self._tasks_done >= TASKS_PER_WORKER:
             self.stop()
         if self._executor is None:
-            self._executor = child.start(dict.fromkeys(ONE_THREAD, "1"))
+            self._executor = processes.start(dict.fromkeys(ONE_THREAD, "1"))
         self._tasks_done += 1
         return self._executor.submit(function, task)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from batchscape import child
+from batchscape import processes
 from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput
@@ -69,7 +69,7 @@ class _Process:
 
     def __init__(self, trainer: ParallelTrainer, workers: int):
         self.trainer, self.workers = trainer, workers
-        self._executor = child.start({}, _split_devices, workers)
+        self._executor = processes.start({}, _split_devices, workers)
         atexit.register(self.stop)
 
     def call(self, function: Callable, *arguments: Any) -> Any:
