@@ -25,10 +25,12 @@ def start(environment: Mapping[str, str], prepare: Callable | None = None, *argu
     """
     import loky
 
+    # Now, since a function that is sent may import TensorFlow before anything of ours runs there.
+    level = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")}
     return loky.ProcessPoolExecutor(
         max_workers=1,
         timeout=None,
-        env={**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"},
+        env={**level, **environment, "LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"},
         initializer=_start,
         initargs=(os.getpid(), sys.path, prepare, arguments),
     )
