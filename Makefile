@@ -54,6 +54,8 @@ bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleav
 	$(BIN)/python benchmarks/training.py --model cnn
 	$(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/noise.py
+	$(BIN)/python benchmarks/schedules.py
+	$(BIN)/python benchmarks/minima.py
 
 lint: $(INSTALLED)  ## check style
 	$(BIN)/ruff check .
