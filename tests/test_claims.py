@@ -130,6 +130,12 @@ def test_every_statement_of_the_register_is_complete():
         assert claim.subject in claims.SUBJECTS
 
 
+def test_the_time_to_the_target_is_that_of_undisturbed_updates():
+    runs = pd.DataFrame({"updates": [10, 20], "seconds_per_update": [0.5, 0.1]})
+    assert strata.add_seconds(runs)["seconds_to_target"].tolist() == [5.0, 2.0]
+    assert "seconds_to_target" not in strata.add_seconds(runs.drop(columns="seconds_per_update"))
+
+
 def test_an_unknown_statement_or_a_missing_column_is_refused():
     with pytest.raises(InvalidInput, match="Received: claim='C99'"):
         claims.verdict("C99", runs_of(0, 0))

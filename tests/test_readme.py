@@ -42,6 +42,8 @@ def test_the_tables_of_speed_are_those_of_the_records():
     assert (
         f"{cells} equal cells {whole:.2f} times as fast as one process, start included, and {later:.2f} times" in README
     )
+    ratios = pd.read_csv(ROOT / "figures/data/speed/schedules.csv").query("schedule != 'plain'")["ratio"]
+    assert f"as many updates a second as without one (× {ratios.min():.3g} to {ratios.max():.3g}" in README
 
 
 def test_every_interval_is_one_of_the_records(measured):

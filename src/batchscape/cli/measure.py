@@ -180,7 +180,8 @@ def sharpness(
 def rates(
     store: Annotated[str | None, typer.Argument(help="Folder of a sweep over batch sizes and learning rates.")] = None,
     study: Annotated[
-        str | None, typer.Option(help="Run the study of the learning rate: smoke, quick, paper, fashion or mnist.")
+        str | None,
+        typer.Option(help="Run the study of the learning rate: smoke, quick, paper, fashion, cifar or mnist."),
     ] = None,
     tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
     executor: Executor = "auto",

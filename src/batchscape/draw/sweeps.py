@@ -84,7 +84,7 @@ def training(runs: pd.DataFrame) -> Figure:
     The seconds are updates × the time of an update that nobody looks at: the tests of the target, 16 an epoch, would
     weigh more on large batches.
     """
-    runs = runs.assign(seconds_to_target=runs["updates"] * runs["seconds_per_update"])
+    runs = strata.add_seconds(runs)
     figure, axes = plt.subplots(2, 3, figsize=(style.PAGE, 4.2))
     _panels(axes.ravel(), runs[runs["reached"].astype(bool)], TRAINING_PANELS)
     return figure

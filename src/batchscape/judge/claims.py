@@ -181,7 +181,7 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         )
     if claim.subject == "words":
         return _verdict_of_counts(claim, runs)
-    runs = _rows_where(claim, runs)
+    runs = strata.add_seconds(_rows_where(claim, runs))
     if runs.empty:
         return Verdict(claim, "not measured", (), "no runs of this kind", "")
     if claim.reading:

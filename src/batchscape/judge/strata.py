@@ -65,6 +65,13 @@ def families(runs: pd.DataFrame, *, least: int = 3) -> list[Family]:
     return sorted(found, key=lambda family: (family.stratum != FIXED_RATE, family.fixed))
 
 
+def add_seconds(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table of runs with the training time until they ended, in seconds: updates × the time of an undisturbed update."""
+    if "seconds_per_update" not in runs:
+        return runs
+    return runs.assign(seconds_to_target=runs["updates"] * runs["seconds_per_update"])
+
+
 def add_loss_after(runs: pd.DataFrame, curves: pd.DataFrame, *, epochs: int = 5) -> pd.DataFrame:
     """The table of runs with the training loss at the first evaluation after some epochs, NaN for shorter runs."""
     late = curves[curves["epoch"] >= epochs - 1e-9].sort_values("epoch")

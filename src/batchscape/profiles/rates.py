@@ -13,7 +13,7 @@ class RatesProfile:
     Rates are `base_rate` × 2ᵏ, so that a fixed rate, one ∝ √B, one ∝ B and the best one are all among them.
 
     Attributes:
-        name: `"smoke"`, `"quick"`, `"paper"`, `"fashion"` or `"mnist"`.
+        name: `"smoke"`, `"quick"`, `"paper"`, `"fashion"`, `"cifar"` or `"mnist"`.
         dataset, train_size, model: What is trained.
         seeds: Number of paired seeds.
         batch_sizes: Batch sizes.
@@ -176,6 +176,17 @@ RATES_PROFILES = {
             name="fashion",
             dataset="fashion_mnist",
             train_size=5000,
+            model="cnn",
+            seeds=10,
+            batch_sizes=(32, 256),
+            base_rate=0.01,
+            powers=(0, 3),
+            epochs=20,
+            by_updates=False,
+        ),
+        RatesProfile(
+            name="cifar",
+            dataset="cifar10_5k",
             model="cnn",
             seeds=10,
             batch_sizes=(32, 256),
