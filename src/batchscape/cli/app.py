@@ -22,6 +22,7 @@ STUDIES = (
     "figures/data/keskar-f1",
     "figures/data/rates",
     "figures/data/rates-fashion",
+    "figures/data/rates-cifar",
     "figures/data/rates-mnist",
 )
 """The committed tables."""
