@@ -73,9 +73,11 @@ def test_the_edge_of_the_grid_is_flagged():
 def test_readings_compare_a_batch_size_with_the_base():
     table = chosen(sweep())
     places = dict(readings._places(table))
-    assert list(places)[:3] == ["equal epochs", "B = 16, equal epochs", "B = 128, equal epochs"]
+    assert list(places)[:3] == ["equal epochs", "B = 16 (equal epochs)", "B = 128 (equal epochs)"]
     of_seed = {place: rows[rows["seed"] == 1] for place, rows in places.items()}
-    large, small, both = (of_seed[place] for place in ("B = 128, equal epochs", "B = 16, equal epochs", "equal epochs"))
+    large, small, both = (
+        of_seed[place] for place in ("B = 128 (equal epochs)", "B = 16 (equal epochs)", "equal epochs")
+    )
     worse = np.exp(4 / 10)
     values = {name: function for name, (function, _) in on_rates.VALUES.items()}
     assert values["training_of_linear_scaling"](large) == pytest.approx(1)
@@ -94,7 +96,7 @@ def test_readings_compare_a_batch_size_with_the_base():
 
 def test_values_at_a_batch_of_one():
     table = chosen(sweep(lambda batch, rate, seed: 1.0 if batch > 1 else np.nan if rate > 0.05 else 2.0, (1, 32)))
-    rows = dict(readings._places(table))["B = 1, equal epochs"].query("seed == 0")
+    rows = dict(readings._places(table))["B = 1 (equal epochs)"].query("seed == 0")
     values = {name: function(rows) for name, (function, _) in on_rates.VALUES.items() if "one" in name.split("_")}
     assert values["accuracy_of_one"] == 0.1
     assert values["training_of_one_tuned"] == pytest.approx(2)
@@ -115,7 +117,7 @@ def test_values_of_warm_up_and_of_optimizers():
         "warmup": [5.0, 0.0], "test_accuracy": [0.95, 0.1],
     })  # fmt: skip
     ((place, found),) = readings._places(rows)
-    assert place == "B = 128, 2 times η ∝ B"
+    assert place == "B = 128 (2 times η ∝ B)"
     assert on_rates.accuracy_from_warmup(found) == pytest.approx(0.85)
     rules = pd.DataFrame({
         "dataset": "digits", "model": "mlp", "n_train": 128, "seed": 0, "batch": [32, 32, 32, 128, 128, 128],

@@ -86,7 +86,7 @@ def _places(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         return [("at the end", table)]
     if "times_linear" in table:
         return [
-            (f"B = {batch}, {count_of_times(multiple)}", rows)
+            (f"B = {batch} ({count_of_times(multiple)})", rows)
             for (batch, multiple), rows in table.groupby(["batch", "times_linear"])
         ]
     if "rule" in table:
@@ -112,7 +112,7 @@ def _places_of_policies(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         if len(others) > 1:
             found.append((f"equal {budget}", rows))
         for batch in others:
-            found.append((f"B = {batch}, equal {budget}", rows[rows["batch"].isin([base, batch])]))
+            found.append((f"B = {batch} (equal {budget})", rows[rows["batch"].isin([base, batch])]))
     return found
 
 
