@@ -33,4 +33,5 @@ Folders = Annotated[
 Store = Annotated[str, typer.Option(help="Folder of the runs; a relative one starts from the project.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; one a core by default.")]
+Tables = Annotated[str | None, typer.Option(help="With --study: folder for its tables.")]
 Executor = Annotated[str, typer.Option(help="auto, serial or processes.")]

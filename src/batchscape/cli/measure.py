@@ -6,7 +6,7 @@ import typer
 
 from batchscape import paths, profiles
 from batchscape.cli import parse, show
-from batchscape.cli.app import Executor, Quiet, Workers, app
+from batchscape.cli.app import Executor, Quiet, Tables, Workers, app
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.quiet import import_tensorflow
 
@@ -89,7 +89,7 @@ def noise(
     study: Annotated[
         str | None, typer.Option(help="Run the study of the gradient at this profile: smoke, quick, paper or mnist.")
     ] = None,
-    tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
+    tables: Tables = None,
     executor: Executor = "auto",
     workers: Workers = None,
     quiet: Quiet = False,
@@ -135,7 +135,7 @@ def sharpness(
         str | None,
         typer.Option(help="Run the study of the minima: smoke, quick, paper, or a replication such as keskar-f1."),
     ] = None,
-    tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
+    tables: Tables = None,
     executor: Executor = "auto",
     workers: Workers = None,
     quiet: Quiet = False,
@@ -183,7 +183,7 @@ def rates(
         str | None,
         typer.Option(help="Run the study of the learning rate: smoke, quick, paper, fashion, cifar or mnist."),
     ] = None,
-    tables: Annotated[str | None, typer.Option(help="With --study: folder for its tables.")] = None,
+    tables: Tables = None,
     executor: Executor = "auto",
     workers: Workers = None,
     quiet: Quiet = False,

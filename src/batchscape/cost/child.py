@@ -1,8 +1,8 @@
 """A process of our own that may run out of memory: a fresh interpreter, watched, and killed at a limit.
 
 Nothing of the caller's is touched: the child is started afresh (never forked), gets functions by value, so that those of
-a notebook travel, and sends back what they return. A worker of `sweep.executors` would not do: it is replaced once it
-has grown, and we need the same process to grow.
+a notebook travel, and sends back what they return. One of `processes.start` would not do: we need to watch it from its
+first moment, to know by which signal it died, and to have its last words.
 """
 
 import os

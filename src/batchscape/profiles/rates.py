@@ -132,6 +132,20 @@ _RULES = (
     ("rprop", (1e-4, 1e-3, 1e-2)),
 )
 
+_PUBLISHED = RatesProfile(
+    name="fashion",
+    dataset="fashion_mnist",
+    train_size=5000,
+    model="cnn",
+    seeds=10,
+    batch_sizes=(32, 256),
+    base_rate=0.01,
+    powers=(0, 3),
+    epochs=20,
+    by_updates=False,
+)
+"""The comparison of Chang and Pathak (2020): B = 256 at one rate and at eight times that, against 32."""
+
 RATES_PROFILES = {
     profile.name: profile
     for profile in (
@@ -172,29 +186,8 @@ RATES_PROFILES = {
             rule_batches=(32, 128, 512, "full"),
             grow_at=(10, 20),
         ),
-        RatesProfile(
-            name="fashion",
-            dataset="fashion_mnist",
-            train_size=5000,
-            model="cnn",
-            seeds=10,
-            batch_sizes=(32, 256),
-            base_rate=0.01,
-            powers=(0, 3),
-            epochs=20,
-            by_updates=False,
-        ),
-        RatesProfile(
-            name="cifar",
-            dataset="cifar10_5k",
-            model="cnn",
-            seeds=10,
-            batch_sizes=(32, 256),
-            base_rate=0.01,
-            powers=(0, 3),
-            epochs=20,
-            by_updates=False,
-        ),
+        _PUBLISHED,
+        dataclasses.replace(_PUBLISHED, name="cifar", dataset="cifar10_5k", train_size=None),
         RatesProfile(
             name="mnist",
             dataset="mnist",
