@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from batchscape.draw import style
-from batchscape.judge import readings
+from batchscape.judge import subjects
 
 PANELS = {
     "relative_error": r"relative error $\|g_B - G\|^2 / \|G\|^2$",
@@ -40,7 +40,7 @@ def against_batch_size(ax: Axes, noise: pd.DataFrame, quantity: str, *, label: s
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(epochs)))
     for epoch, color, marker in zip(epochs, colors, "os^Dv", strict=False):
         rows = noise[(noise["epoch"] == epoch) & (noise[quantity] > 0)]
-        name = "start" if epoch == 0 else readings.count_of(epoch)
+        name = "start" if epoch == 0 else subjects.count_of(epoch)
         look = {"color": color, "marker": marker, "markersize": 2.5}
         batches = style.curve_with_band(ax, rows, quantity, log=log, label=name, **look)
         noise_share = np.exp(np.log(rows["simple"]).mean()) / np.array(batches)

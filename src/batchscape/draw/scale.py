@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from batchscape.draw import noise as gradient_panels
 from batchscape.draw import style
-from batchscape.judge import readings
+from batchscape.judge import subjects
 from batchscape.judge.stats import mean_interval
 from batchscape.noise.critical import CriticalBatchSize, critical_batch_size
 
@@ -77,7 +77,7 @@ def _mark(ax: Axes, found: CriticalBatchSize, noise: pd.DataFrame) -> None:
     means = np.exp(np.log(points["simple"]).groupby(points["epoch"]).mean())
     shown = means[means <= ax.get_xlim()[1]]
     for shade, (epoch, value) in zip(np.linspace(0.25, 0.75, len(shown)), shown.items(), strict=True):
-        place = "start" if epoch == 0 else readings.count_of(epoch)
+        place = "start" if epoch == 0 else subjects.count_of(epoch)
         name = rf"$B_{{\mathrm{{simple}}}}$, {place}"
         ax.axvline(value, color=str(shade), linestyle=":", linewidth=1.0, label=name)
 
@@ -117,7 +117,7 @@ def surface(ax: Axes, table: pd.DataFrame) -> Axes:
         radii = np.array(sorted(rows["radius"].unique()))
         logs = [mean_interval(np.log(rows.loc[rows["radius"] == r, "residual"])) for r in radii]
         mean, low, high = np.exp(np.array(logs).T)
-        place = "start" if epoch == 0 else f"after {readings.count_of(epoch)}"
+        place = "start" if epoch == 0 else f"after {subjects.count_of(epoch)}"
         ax.fill_between(radii, low, high, color=color, alpha=0.15, linewidth=0)
         ax.plot(radii, mean, color=color, marker=marker, markersize=3, label=f"{net}, {place}")
     ax.set_xscale("log")

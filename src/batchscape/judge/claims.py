@@ -16,6 +16,7 @@ import pandas as pd
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.judge import readings, strata
 from batchscape.judge.stats import PairedEffect, paired_effect
+from batchscape.judge.subjects import SUBJECTS, describe, subject_of
 
 SMALLEST_EFFECT = math.log(1.1)
 """Smallest effect of interest: a ratio of 1.1. An interval within it on both sides says "no effect"."""
@@ -27,28 +28,6 @@ MEASURED_BY_HESSIAN = ("lambda_max",)
 
 LOSS_TOLERANCE = 0.1
 """Runs compared at matched training loss whose losses differ by more than this share are flagged."""
-
-
-SUBJECTS = {
-    "words": ("said", "the table of `count_definitions`"),
-    "gradients": ("relative_error", "the table `noise` of a noise study"),
-    "last batches": ("last_change", "the table `tails` of a noise study"),
-    "shape": ("residual", "the table `surface` of a noise study"),
-    "cost": ("gradient_seconds", "the table `cost` of a noise study"),
-    "epochs": ("val_wobble", "the table `epochs` of a noise study"),
-    "policies": ("policy", "the table `policies` of a rates study"),
-    "warm-up": ("times_linear", "the table `warmups` of a rates study"),
-    "optimizers": ("rule", "the table `rules` of a rates study"),
-    "growth": ("schedule", "the table `growth` of a rates study"),
-    "grid": ("times_base", "the table `rates` of a rates study"),
-    "published": ("source", "the table `published` of a replication"),
-    "rescaled": ("factor", "the table `rescaled` of a minima study"),
-    "minima": ("phi", "the table `minima` of a minima study"),
-    "escapes": ("arm", "the table `escapes` of a minima study"),
-    "flip": ("width", "the table `flip` of a minima study"),
-    "training": ("status", "a table of runs"),
-}
-"""What tables are about: a column that tells each of them, and what to call it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +154,9 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
         claim = register()[claim]
     if runs.empty:
         raise InvalidInput(f"A verdict on {claim.id} needs runs. Received: none")
-    if _subject(runs) != claim.subject:
+    if subject_of(runs) != claim.subject:
         raise InvalidInput(
-            f"A verdict on {claim.id} needs {SUBJECTS[claim.subject][1]}. Received: a table of {list(runs.columns)}"
+            f"A verdict on {claim.id} needs {SUBJECTS[claim.subject].called}. Received: a table of {list(runs.columns)}"
         )
     if claim.subject == "words":
         return _verdict_of_counts(claim, runs)
@@ -199,7 +178,7 @@ def verdict(claim: str | Claim, runs: pd.DataFrame) -> Verdict:
 
 def verdicts(runs: pd.DataFrame, claims: Iterable[str] | None = None) -> list[Verdict]:
     """The verdicts on several statements; by default on all that the table is about."""
-    about_it = (id for id, claim in register().items() if claim.subject == _subject(runs))
+    about_it = (id for id, claim in register().items() if claim.subject == subject_of(runs))
     return [verdict(id, runs) for id in claims or about_it]
 
 
@@ -212,7 +191,7 @@ def verdicts_of(frames: Iterable[pd.DataFrame], claims: Iterable[str] | None = N
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     for frame in frames:
-        tables.setdefault(_subject(frame), []).append(frame)
+        tables.setdefault(subject_of(frame), []).append(frame)
     unknown = [id for id in claims or () if id not in register()]
     if unknown:
         raise unknown_name("claim", unknown[0], register())
@@ -258,12 +237,6 @@ def to_markdown(given: Iterable[Verdict], *, evidence: bool = True) -> str:
     return "\n".join([*rows, "", f"({'; '.join(dict.fromkeys(item.data for item in given if item.data))})"])
 
 
-def _subject(frame: pd.DataFrame) -> str:
-    """What a table is about, by a column that only it has; nothing that a statement asks, if it has none of them."""
-    found = (subject for subject, (column, _) in SUBJECTS.items() if column in frame)
-    return next(found, "")
-
-
 def _verdict_of_counts(claim: Claim, counts: pd.DataFrame) -> Verdict:
     """What the counts of a statement are: it holds if each of them is what it makes one expect."""
     rows = counts[counts["id"] == claim.id]
@@ -289,28 +262,7 @@ def _verdict_of_readings(claim: Claim, noise: pd.DataFrame) -> Verdict:
         word = found[0].outcome
     else:
         word = "; ".join(f"{outcome} {', '.join(where)}" for outcome, where in places.items())
-    return Verdict(claim, word, found, "", _describe_measurements(noise))
-
-
-def _describe_measurements(table: pd.DataFrame) -> str:
-    first = table.iloc[0]
-    if "seconds_per_update" in table:
-        return describe(table)
-    if "schedule" in table:
-        return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, {first['budget_amount']:g} epochs"
-    if "policy" in table or "rule" in table or "times_linear" in table:
-        return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, rates on a grid"
-    if "factor" in table or "width" in table:
-        return f"{first['dataset']}, {first['model']}, N = {first['n']}"
-    if "phi" in table:
-        return describe(table)
-    if "arm" in table:
-        return (
-            f"{first['dataset']}, {first['model']}, N = {first['n']}, from minima of B = N to B = {first['escaped_to']}"
-        )
-    if "trained_at" in table:
-        return f"{first['dataset']}, {first['model']}, N = {first['n']}, along training at B = {first['trained_at']}"
-    return f"{first['dataset']}, N = {table['n'].min():,} to {table['n'].max():,}"
+    return Verdict(claim, word, found, "", SUBJECTS[claim.subject].describe(noise))
 
 
 def _exact_verdict(claim: Claim, runs: pd.DataFrame) -> Verdict:
@@ -378,15 +330,3 @@ def _combine(comparisons: Iterable[Comparison]) -> str:
     if at_rate == "holds":
         return f"holds at {strata.FIXED_RATE} only ({at_ratio} at {strata.FIXED_RATIO})"
     return f"{at_rate} at {strata.FIXED_RATE}, {at_ratio} at {strata.FIXED_RATIO}"
-
-
-def describe(runs: pd.DataFrame) -> str:
-    """Data, model and budget of a table of runs, in words."""
-    first = runs.iloc[0]
-    budget = {
-        "until_loss": f"until training loss ≤ {first['budget_amount']:g}",
-        "epochs": f"{first['budget_amount']:g} epochs",
-        "updates": f"{first['budget_amount']:g} updates",
-        "examples": f"{first['budget_amount']:g} examples",
-    }[first["budget"]]
-    return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, {budget}"

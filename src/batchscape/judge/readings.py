@@ -1,7 +1,7 @@
 """Numbers that a statement is judged by: one value a seed and place of training, from a table of measurements.
 
-The functions in `on_gradients`, `on_minima` and `on_rates` take the rows of one seed at one place: an epoch, a family of
-runs, a factor, a weight decay, or a budget and a batch size. They give NaN where their value does not exist, and None where
+The functions in `on_gradients`, `on_minima`, `on_rates` and `on_training` take the rows of one seed at one place; `subjects`
+says which places a table has. They give NaN where their value does not exist, and None where
 the question does not arise.
 """
 
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from batchscape.judge import on_gradients, on_minima, on_rates, on_training, strata
+from batchscape.judge import on_gradients, on_minima, on_rates, on_training
 from batchscape.judge.stats import mean_interval
+from batchscape.judge.subjects import SUBJECTS, subject_of
 
 READINGS: dict[str, tuple[Callable[[pd.DataFrame], float | None], bool]] = {
     **on_gradients.VALUES,
@@ -78,62 +79,7 @@ def read(noise: pd.DataFrame, name: str, predicted: Sequence[float], *, outside:
 
 def _places(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The places of a table, in order, with their rows."""
-    if "policy" in table:
-        return _places_of_policies(table)
-    if "seconds_per_update" in table:
-        return _places_of_workers(table)
-    if "schedule" in table:
-        return [("at the end", table)]
-    if "times_linear" in table:
-        return [
-            (f"B = {batch} ({count_of_times(multiple)})", rows)
-            for (batch, multiple), rows in table.groupby(["batch", "times_linear"])
-        ]
-    if "rule" in table:
-        return [(f"B = {batch}", rows) for batch, rows in table.groupby("batch")]
-    if "factor" in table:
-        factors = sorted(set(table["factor"]) - {1.0})
-        return [(f"α = {factor:g}", table[table["factor"].isin([1.0, factor])]) for factor in factors]
-    if "phi" in table:
-        return [(f"at fixed {family.label}", family.runs) for family in strata.families(table)]
-    if "width" in table:
-        return [(f"at a weight decay of {decay:g}", rows) for decay, rows in table.groupby("weight_decay")]
-    return [
-        ("at the start" if epoch == 0 else f"after {count_of(epoch)}", rows) for epoch, rows in table.groupby("epoch")
-    ]
-
-
-def _places_of_policies(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Each budget with all batch sizes, and with each of them beside the one where the policies agree."""
-    found = []
-    for budget, rows in table.groupby("budget"):
-        base = rows["base_batch"].iloc[0]
-        others = sorted(set(rows["batch"]) - {base})
-        if len(others) > 1:
-            found.append((f"equal {budget}", rows))
-        for batch in others:
-            found.append((f"B = {batch} (equal {budget})", rows[rows["batch"].isin([base, batch])]))
-    return found
-
-
-def _places_of_workers(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Each batch size beside the next one, at one rate: what K times as many workers make of it."""
-    found = []
-    for family in strata.families(runs):
-        if family.stratum == strata.FIXED_RATE:
-            for small, large in zip(family.batches, family.batches[1:], strict=False):
-                found.append((f"B {small} → {large}", family.runs[family.runs["batch"].isin([small, large])]))
-    return found
-
-
-def count_of_times(multiple: float) -> str:
-    """A multiple of a rate ∝ B in words."""
-    return "η ∝ B" if multiple == 1 else f"{multiple:g} times η ∝ B"
-
-
-def count_of(epochs: float) -> str:
-    """A number of epochs in words, such as "1 epoch"."""
-    return f"{epochs:g} epoch{'s' if epochs > 1 else ''}"
+    return SUBJECTS[subject_of(table)].places(table)
 
 
 def _judge(place: str, values: np.ndarray, predicted: tuple[float, float], *, is_ratio: bool) -> Reading:
