@@ -175,10 +175,10 @@ def deep():
 def test_memory_rises_as_activations_do_and_an_artificial_limit_is_met_from_both_sides(monkeypatch):
     """A backward pass needs all activations: 4 · width · depth bytes an example, and less than as much again."""
     monkeypatch.setattr("batchscape.cost.probe.PEAKS", 2)
-    x = np.zeros((50_000, 4), np.float32)
+    x = np.zeros((100_000, 4), np.float32)
     policy = keras.config.dtype_policy()
     found = bs.probe_batch_sizes(
-        deep, (x, x[:, :1]), loss="mean_squared_error", batch_sizes=[8192, 16384], memory_limit="860MB", repeats=1,
+        deep, (x, x[:, :1]), loss="mean_squared_error", batch_sizes=[8192, 16384], memory_limit="1.1GB", repeats=1,
         show_progress=False,
     )  # fmt: skip
     assert 4 * WIDTH * DEPTH * 0.8 < found.memory.slope < 2 * 4 * WIDTH * DEPTH

@@ -329,11 +329,10 @@ class _Climb:
                 row["peak_bytes"] = self._peaks.get(batch, math.nan)
                 row["epoch_seconds"] = (updates * middle + epoch_ms) / 1e3
             rows.append({**dict.fromkeys(COLUMNS, math.nan), "batch": batch, **row})
-        several = len(self._peaks) > 1
         return Probe(
             table=pd.DataFrame(rows),
-            time=self._line_of_time() if several else None,
-            memory=limit.line_of(self._peaks) if several else None,
+            time=self._line_of_time() if len(self._seconds) > 1 else None,
+            memory=limit.line_of(self._peaks) if len(self._peaks) > 1 else None,
             limit=found,
             memory_limit=int(self._worker.bound),
             epoch_ms=epoch_ms,

@@ -28,6 +28,9 @@ from batchscape.train.plan import MAX_INDICES, Blocks, Plan
 TIMED_BLOCKS, TIMED_UPDATES, TIMED_INDICES = 5, 64, 1 << 16
 """How an update is timed: blocks, updates in each, and the largest number of samples in one of them."""
 
+SECONDS_OF_A_TIMED_BLOCK = 0.25
+"""A block has fewer updates where it would take longer than that: five blocks must cost less than the run itself."""
+
 FIRST_BLOCKS = 16
 """Epochs, or blocks where they are longer, in the first call of `fit`; each further call takes twice as many."""
 
@@ -168,13 +171,15 @@ class Fused:
     def time_update(self, plan: Plan) -> float:
         """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
         indices = tf.constant(_timed_rows(plan))
-        rows = len(indices)
-        seconds = []
-        for _ in range(1 + TIMED_BLOCKS):
+
+        def seconds_of(updates: int) -> float:
             begin = time.perf_counter()
-            float(self._programs[self.jit](indices, tf.constant(rows)))
-            seconds.append(time.perf_counter() - begin)
-        return statistics.median(seconds[1:]) / rows  # The first one compiles.
+            float(self._programs[self.jit](indices, tf.constant(updates)))
+            return time.perf_counter() - begin
+
+        seconds_of(1)  # Compiles.
+        updates = max(1, min(len(indices), int(SECONDS_OF_A_TIMED_BLOCK / seconds_of(1))))
+        return statistics.median(seconds_of(updates) for _ in range(TIMED_BLOCKS)) / updates
 
     def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
         """Arguments for a call of `fit` with blocks of so many updates each, at most `TIMED_UPDATES`, for timing."""
