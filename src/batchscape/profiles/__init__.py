@@ -8,8 +8,9 @@ from batchscape.profiles.main import PROFILES, Profile
 from batchscape.profiles.minima import MINIMA_PROFILES, REPLICATIONS, MinimaProfile, Replication
 from batchscape.profiles.noise import NOISE_PROFILES, NoiseProfile
 from batchscape.profiles.rates import RATES_PROFILES, RatesProfile
+from batchscape.profiles.target import TARGET_PROFILES, TargetProfile
 
-AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication, RatesProfile)
+AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication, RatesProfile, TargetProfile)
 
 __all__ = [
     "MINIMA_PROFILES",
@@ -17,11 +18,13 @@ __all__ = [
     "PROFILES",
     "RATES_PROFILES",
     "REPLICATIONS",
+    "TARGET_PROFILES",
     "MinimaProfile",
     "NoiseProfile",
     "Profile",
     "RatesProfile",
     "Replication",
+    "TargetProfile",
     "execution",
     "find",
 ]
