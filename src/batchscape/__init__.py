@@ -57,6 +57,9 @@ _HOME = {
     "lines_between": "landscape",
     "watch_fit": "definitions",
     "count_definitions": "definitions",
+    "time_to_target": "judge.target",
+    "median_to_target": "judge.target",
+    "pareto_front": "judge.target",
     "verdict": "judge.claims",
     "verdicts": "judge.claims",
     "Tables": "tables",
@@ -68,6 +71,7 @@ _HOME = {
     "run_replication": "minima_study",
     "sharpness_of_runs": "minima_study",
     "run_rates_study": "rates_study",
+    "run_target_study": "target_study",
     "by_policy": "judge.policies",
     "folder_of": "study",
 }

@@ -87,9 +87,10 @@ def keskar_c1(data: Data) -> keras.Model:
     _require_images(data, "keskar_c1", least=4)
 
     convolutions = [
-        (layers.Conv2D(64, 5, padding="same"), *_normalised(), layers.MaxPooling2D(3, 2, "same")) for _ in range(2)
+        (layers.Conv2D(64, 5, padding="same"), *_normalised(momentum=0.9), layers.MaxPooling2D(3, 2, "same"))
+        for _ in range(2)
     ]
-    dense = [(layers.Dense(units), *_normalised(), layers.Dropout(0.5)) for units in (384, 192)]
+    dense = [(layers.Dense(units), *_normalised(momentum=0.9), layers.Dropout(0.5)) for units in (384, 192)]
     return _classifier(
         data, *sum(convolutions, ()), layers.Flatten(), *sum(dense, ()), layers.Dense(_num_outputs(data))
     )

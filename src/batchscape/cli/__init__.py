@@ -23,6 +23,7 @@ ORDER = (
     "sweep",
     "results",
     "rates",
+    "target",
     "noise",
     "landscape",
     "sharpness",

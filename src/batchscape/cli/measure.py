@@ -208,6 +208,42 @@ def rates(
     show.print_tables(made, tables or folder / "tables", folder / "figures")
 
 
+@app.command(epilog="Example: `batchscape target runs/sweep --at 0.9`, or `batchscape target --study quick`")
+def target(
+    store: Annotated[str | None, typer.Argument(help="Folder of a sweep.")] = None,
+    at: Annotated[
+        float | None, typer.Option(help="The value to reach; the best that half of the runs reach by default.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What has to reach it, such as val_accuracy, val_loss or test_accuracy.")
+    ] = "val_accuracy",
+    study: Annotated[
+        str | None, typer.Option(help="Run the study of the time to a target: smoke, quick, paper or full.")
+    ] = None,
+    tables: Tables = None,
+    executor: Executor = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say what it takes to reach a target: epochs, updates, examples and seconds, with runs that never do counted."""
+    if (store is None) == (study is None):
+        raise InvalidInput(f"target needs runs, or --study. Received: {store or 'none'}, {study or 'none'}")
+    if store is not None:
+        from batchscape.judge.target import describe_targets
+        from batchscape.sweep.results import load_results
+
+        print(describe_targets(load_results(store, curves=True), at, metric=metric))
+        return
+    profiles.find(study, profiles.TARGET_PROFILES)
+    import_tensorflow()
+    from batchscape.study import folder_of
+    from batchscape.target_study import run_target_study
+
+    folder = folder_of(study) / "target" if study in profiles.PROFILES else paths.resolve(f"runs/target-{study}")
+    made = run_target_study(study, folder, executor=executor, workers=workers, show_progress=not quiet)
+    show.print_tables(made, tables or folder / "tables", folder / "figures")
+
+
 def _print_study(name: str, tables: str | None, **how) -> None:
     """Run a study of the gradient, and say what its records say."""
     if name not in (known := (*profiles.PROFILES, "mnist")):

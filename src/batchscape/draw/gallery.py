@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from batchscape import tables
-from batchscape.draw import lines, minima, noise, rates, scale, style, sweeps
+from batchscape.draw import lines, minima, noise, rates, scale, style, sweeps, target
 from batchscape.judge import claims
 from batchscape.judge.stats import mean_interval, with_interval
 from batchscape.noise.critical import critical_batch_size
@@ -317,6 +317,30 @@ PUBLISHED = {
 }
 """Values of Keskar et al. 2017, tables 2 and 3, by model and column."""
 
+
+def target_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """What a target costs at each batch size, with its caption."""
+    found = claims.verdict("C32", study.arrivals)
+    first = study.arrivals.iloc[0]
+    several = study.arrivals.groupby("batch")["seed"].nunique()
+    once = ", ".join(map(str, several.index[several == 1]))
+    caption = style.Caption(
+        finding=f"Is some batch size in between the fastest? {_sentence(found.word)}: {found.summary}.",
+        shows=(
+            f"a: epochs and b: seconds of training until the validation accuracy first reaches {first['target']:g} at the end "
+            "of an epoch (Kaplan–Meier medians; bars: 95 %, sign test; crosses: fewer than half of the runs reached it); c: "
+            "smallest validation error along the run; d: peak memory against b; filled and labelled with B: no other choice "
+            "is as good in time, memory and error. The learning rate is the same at every batch size, or ∝ √B, or ∝ B."
+            + (f" One seed only at B = {once}." if once else "")
+        ),
+        basis=(
+            f"{found.data}, n = {int(several.max())} paired seeds, bands: 95 % (Student t), profile "
+            f"{study.about['profile']}."
+        ),
+    )
+    return _closed(target.target, study.arrivals), caption
+
+
 FIGURES = {
     "fig01_sweep_training": ("runs", training_figure),
     "fig02_line_loss": ("lines", line_figure),
@@ -332,6 +356,7 @@ FIGURES = {
     "fig12_learning_rates": ("rules", rates_figure),
     "fig13_warmup_optimizers": ("warmups", gradual_figure),
     "fig14_twins": ("growth", twins_figure),
+    "fig16_time_to_target": ("arrivals", target_figure),
 }
 """The figures in their order, each with the table it needs."""
 

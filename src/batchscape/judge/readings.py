@@ -1,8 +1,8 @@
 """Numbers that a statement is judged by: one value a seed and place of training, from a table of measurements.
 
-The functions in `on_gradients`, `on_minima`, `on_rates` and `on_training` take the rows of one seed at one place; `subjects`
-says which places a table has. They give NaN where their value does not exist, and None where
-the question does not arise.
+The functions in `on_gradients`, `on_minima`, `on_rates`, `on_target` and `on_training` take the rows of one seed at one
+place; `subjects` says which places a table has. They give NaN where their value does not exist, and None where the question
+does not arise.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from batchscape.judge import on_gradients, on_minima, on_rates, on_training
+from batchscape.judge import on_gradients, on_minima, on_rates, on_target, on_training
 from batchscape.judge.stats import mean_interval
 from batchscape.judge.subjects import SUBJECTS, subject_of
 
@@ -19,6 +19,7 @@ READINGS: dict[str, tuple[Callable[[pd.DataFrame], float | None], bool]] = {
     **on_gradients.VALUES,
     **on_minima.VALUES,
     **on_rates.VALUES,
+    **on_target.VALUES,
     **on_training.VALUES,
 }
 """Values of one seed at one place, by name, and whether they are ratios, whose mean is geometric."""

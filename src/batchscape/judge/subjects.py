@@ -10,6 +10,9 @@ from batchscape.judge import strata
 Places = list[tuple[str, pd.DataFrame]]
 """Names of places and their rows, in order."""
 
+POLICIES = {"fixed": "at one rate", "sqrt": "η ∝ √B", "linear": "η ∝ B"}
+"""What policies of the learning rate are called as places."""
+
 
 def describe(runs: pd.DataFrame) -> str:
     """Data, model and budget of a table of runs, in words."""
@@ -87,6 +90,17 @@ def _beside_the_next(runs: pd.DataFrame) -> Places:
     ]
 
 
+def _complete(arrivals: pd.DataFrame) -> Places:
+    """Each policy, with the batch sizes that all seeds have."""
+    found = []
+    for policy, called in POLICIES.items():
+        rows = arrivals[arrivals["policy"] == policy]
+        complete = rows.groupby("batch")["seed"].transform("nunique") == rows["seed"].nunique()
+        if len(rows):
+            found.append((called, rows[complete]))
+    return found
+
+
 def _net(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     return f"{first['dataset']}, {first['model']}, N = {first['n']}"
@@ -103,6 +117,14 @@ def _net_from_minima(table: pd.DataFrame) -> str:
 def _net_on_a_grid(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     return f"{first['dataset']}, {first['model']}, N = {first['n_train']}, rates on a grid"
+
+
+def _net_to_target(arrivals: pd.DataFrame) -> str:
+    first = arrivals.iloc[0]
+    return (
+        f"{first['dataset']}, {first['model']}, N = {first['n_train']}, {first['epochs']} epochs, to a validation accuracy "
+        f"of {first['target']:g}"
+    )
 
 
 def _sizes(table: pd.DataFrame) -> str:
@@ -133,6 +155,7 @@ SUBJECTS = {
     "shape": Subject("residual", "the table `surface` of a noise study"),
     "cost": Subject("gradient_seconds", "the table `cost` of a noise study", describe=_sizes),
     "epochs": Subject("val_wobble", "the table `epochs` of a noise study", describe=describe),
+    "target": Subject("epoch_to_target", "the table `arrivals` of a target study", _complete, _net_to_target),
     "policies": Subject("policy", "the table `policies` of a rates study", _beside_the_base, _net_on_a_grid),
     "warm-up": Subject("times_linear", "the table `warmups` of a rates study", _at_multiples, _net_on_a_grid),
     "optimizers": Subject("rule", "the table `rules` of a rates study", _by_batch_size, _net_on_a_grid),

@@ -21,7 +21,7 @@ class TargetProfile:
         base_batch_size, base_rate: B₀ and η₀, where all policies agree.
         epochs: Epochs of every run.
         target: The validation accuracy to reach.
-        repeats: Interleaved timings of each batch size.
+        repeats: Interleaved timings of each batch size in a process of its own; with 0 the runs' own records count.
     """
 
     name: str
@@ -75,9 +75,9 @@ TARGET_PROFILES = {
             seeds=2,
             batch_sizes=(8, 32, 320),
             base_batch_size=32,
-            epochs=4,
+            epochs=8,
             target=0.8,
-            repeats=2,
+            repeats=0,
         ),
         TargetProfile(
             name="quick",

@@ -1,0 +1,139 @@
+"""Figure of the time to a target: epochs, seconds and errors against batch size, and what speed costs in memory."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from batchscape.draw import style
+from batchscape.draw.rates import POLICIES
+from batchscape.judge.target import median_to_target, pareto_front
+
+PUBLISHED = pd.DataFrame(
+    {
+        "batch": [5000, 2000, 1000, 500, 256, 100, 50, 20, 10, 5],
+        "updates": [1999, 4999, 9999, 19999, 38999, 99999, 199999, 499999, 999999, 1999999],
+        "time": [1, 1.068, 1.16, 1.38, 1.75, 3.016, 5.027, 8.513, 13.773, 24.055],
+        "epoch_to_target": [np.nan, np.nan, 135, 78, 41, 45, 24, 9, 9, np.nan],
+        "time_to_target": [np.nan, np.nan, 2.12, 1.48, 1, 1.874, 1.7, 1.082, 1.729, np.nan],
+        "best_val_error": [0.015, 0.011, 0.01, 0.01, 0.01, 0.009, 0.0098, 0.0084, 0.01, 0.032],
+        "best_epoch": [182, 170, 198, 100, 93, 111, 38, 49, 51, 17],
+        "best_test_error": [0.014, 0.01, 0.01, 0.01, 0.01, 0.008, 0.0083, 0.0088, 0.008, 0.0262],
+        "final_test_error": [0.0134, 0.01, 0.01, 0.01, 0.01, 0.009, 0.0082, 0.0088, 0.008, 0.0662],
+    }
+)
+"""The table behind article 002: LeNet on 50,000 images of MNIST, 200 epochs, one run a column, target 0.99; 1 and 2 failed."""
+
+
+def target(arrivals: pd.DataFrame) -> Figure:
+    """Four panels: epochs and seconds to the target, smallest validation error, and the front of memory and time.
+
+    Args:
+        arrivals: The table of `run_target_study`.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(style.PAGE, 5.2))
+    is_lenet = arrivals["model"].iloc[0] == "lenet"
+    against_batch_size(axes[0, 0], arrivals, "epoch", published="epoch_to_target" if is_lenet else None)
+    axes[0, 0].set_ylabel("epochs to the target")
+    against_batch_size(axes[0, 1], arrivals, "seconds")
+    axes[0, 1].set_ylabel("seconds to the target")
+    errors(axes[1, 0], arrivals, published=is_lenet)
+    front(axes[1, 1], arrivals)
+    style.letter_panels(axes.ravel())
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def against_batch_size(ax: Axes, arrivals: pd.DataFrame, cost: str, *, published: str | None = None) -> Axes:
+    """Kaplan–Meier medians of what the target cost, one curve a policy; bars: sign test; crosses at the top: not reached."""
+    batches = sorted(arrivals["batch"].unique())
+    medians = {policy: median_to_target(rows, cost, by=["batch"]) for policy, rows in _by_policy(arrivals)}
+    finite = np.concatenate([found["median"][np.isfinite(found["median"])] for found in medians.values()])
+    never = 2.5 * max(finite, default=1.0)
+    for shift, (policy, found) in zip((0.94, 1.0, 1.06), medians.items(), strict=True):
+        look = POLICIES[policy]
+        there = found[np.isfinite(found["median"])]
+        ax.plot(there["batch"] * shift, there["median"], markersize=3.5, **look)
+        several = there[there["low"].notna()]
+        bounds = [several["median"] - several["low"], np.minimum(several["high"], never) - several["median"]]
+        ax.errorbar(several["batch"] * shift, several["median"], bounds, fmt="none", color=look["color"], linewidth=0.8)
+        missed = found[~np.isfinite(found["median"])]
+        ax.plot(missed["batch"] * shift, np.full(len(missed), never), "x", color=look["color"], markersize=4)
+    if published:
+        ax.plot(
+            PUBLISHED["batch"], PUBLISHED[published], ".", color="black", markersize=4, label="published (N = 50,000)"
+        )
+    style.log_axis(ax.yaxis)
+    style.batch_axis(ax, batches)
+    ax.annotate("not reached", (1, never), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
+    ax.set_ylim(top=1.6 * max(never, ax.get_ylim()[1] / 1.6))
+    return ax
+
+
+def errors(ax: Axes, arrivals: pd.DataFrame, *, published: bool) -> Axes:
+    """Smallest validation error along the run, one curve a policy: means with 95 % bands where there are several seeds."""
+    for policy, rows in _by_policy(arrivals):
+        look = POLICIES[policy]
+        seeds = rows.groupby("batch")["seed"].transform("nunique")
+        several, one = rows[seeds > 1], rows[seeds == 1]
+        if len(several):
+            style.curve_with_band(ax, several, "best_val_error", log=True, markersize=3.5, **look)
+        ax.plot(
+            one["batch"],
+            one["best_val_error"],
+            linestyle="",
+            marker=look["marker"],
+            markersize=3,
+            mfc="none",
+            color=look["color"],
+        )
+    if published:
+        ax.plot(PUBLISHED["batch"], PUBLISHED["best_val_error"], ".", color="black", markersize=4)
+    style.log_axis(ax.yaxis)
+    style.batch_axis(ax, sorted(arrivals["batch"].unique()))
+    ax.set_ylabel("smallest validation error")
+    return ax
+
+
+def front(ax: Axes, arrivals: pd.DataFrame) -> Axes:
+    """Memory against seconds to the target (medians), a point a batch size and policy; filled: on the Pareto front."""
+    found = choices(arrivals).dropna(subset=["memory"])
+    if found.empty:
+        ax.annotate("memory was not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", fontsize=6)
+        return ax
+    for policy, rows in found.groupby("policy"):
+        look = POLICIES[policy]
+        for on_front, points in rows.groupby("on_front"):
+            face = look["color"] if on_front else "none"
+            ax.plot(
+                points["seconds"], points["memory"] / 1e6, look["marker"], color=look["color"], mfc=face, markersize=4
+            )
+    for point in found[found["on_front"]].itertuples():
+        label = f"{point.batch}"
+        ax.annotate(label, (point.seconds, point.memory / 1e6), (3, 3), textcoords="offset points", fontsize=6)
+    style.log_axis(ax.xaxis)
+    style.log_axis(ax.yaxis)
+    ax.set_xlabel("seconds to the target")
+    ax.set_ylabel("peak memory [MB]")
+    return ax
+
+
+def choices(arrivals: pd.DataFrame) -> pd.DataFrame:
+    """One row a batch size and policy that every seed has and most reach the target with, and whether it is on the front.
+
+    Returns:
+        `policy`, `batch`, `seconds` (median), `best_val_error` (mean), `memory` [bytes], and `on_front`, the Pareto front of
+        these three.
+    """
+    medians = median_to_target(arrivals, "seconds", by=["policy", "batch"])
+    means = arrivals.groupby(["policy", "batch"], as_index=False)[["best_val_error", "memory"]].mean()
+    found = medians[(medians["runs"] == medians["runs"].max()) & np.isfinite(medians["median"])].merge(means)
+    found = found.rename(columns={"median": "seconds"})
+    quantities = [name for name in ("seconds", "best_val_error", "memory") if found[name].notna().any()]
+    return found.assign(on_front=pareto_front(found, quantities))
+
+
+def _by_policy(arrivals: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    present = [policy for policy in POLICIES if policy in set(arrivals["policy"])]
+    return [(policy, arrivals[arrivals["policy"] == policy]) for policy in present]
