@@ -115,7 +115,12 @@ def run_replication(profile: str | Replication, store: str | os.PathLike | Store
     description = f"{profile.source}: {profile.dataset}, {profile.model}, B = {profile.small} and {profile.large}"
     return Tables(
         {"published": table.assign(source=profile.source)},
-        {"profile": profile.name, "description": description, "environment": environment()},
+        {
+            "profile": profile.name,
+            "description": description,
+            "hessian_examples": profile.hessian_examples,
+            "environment": environment(),
+        },
     )
 
 

@@ -31,7 +31,7 @@ def run_target_study(profile: str | TargetProfile, store: str | os.PathLike | St
         `Tables` with `arrivals`, one row a policy and run: what the target cost (see `time_to_target`; seconds are epochs
         times the seconds of an epoch in `costs`), the smallest validation error and its epoch, the test error there, the
         smallest and the last test error, and the batch sizes that suit the *other* seeds best: `fastest_elsewhere` and
-        `best_elsewhere`. `costs` has one row a batch size: milliseconds of an update, seconds of an epoch and, of a few,
+        `best_elsewhere`. `accuracies` has one row an evaluation. `costs` has one row a batch size: milliseconds of an update, seconds of an epoch and, of a few,
         peak memory in bytes, with the line of memory for the others.
     """
     profile = profiles.find(profile, profiles.TARGET_PROFILES)
@@ -50,8 +50,11 @@ def run_target_study(profile: str | TargetProfile, store: str | os.PathLike | St
     about = {"dataset": profile.dataset, "model": profile.model, "n_train": data.n_train, "target": profile.target}
     arrivals = arrivals.drop(columns="hash").assign(**about, epochs=profile.epochs)
     description = f"{profile.dataset}, {profile.model}, N = {data.n_train}, SGD, {profile.epochs} epochs"
+    accuracies = curves[
+        ["batch", "learning_rate", "seed", "epoch", "updates", "train_loss", "val_accuracy", "test_accuracy"]
+    ]
     return Tables(
-        {"arrivals": arrivals, "costs": costs},
+        {"arrivals": arrivals, "accuracies": accuracies, "costs": costs},
         {"profile": profile.name, "description": description, "environment": environment()},
     )
 

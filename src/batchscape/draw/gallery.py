@@ -29,7 +29,7 @@ def draw_all(folder: str | os.PathLike, out: str | os.PathLike) -> dict[str, pat
     study = tables.Tables.load(folder)
     files = {}
     for name, (table, compose) in FIGURES.items():
-        if table not in study.frames:
+        if table not in study.frames or not _is_about(name, study):
             continue
         figure, caption = compose(study)
         about = {"profile": study.about["profile"], "n": _seeds(study.frames[table]), "records": tables.sha256(folder)}
@@ -232,14 +232,15 @@ def controls_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
 
 def published_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     """A published comparison of two batches, done again, with its caption."""
-    found = claims.verdict("C42k", study.published)
     first = study.published.iloc[0]
+    also = " and at equal training loss" if study.published["budget"].nunique() > 1 else ""
+    found = claims.verdict("C42m" if first["model"] == "keskar_c1" else "C42k", study.published)
     caption = style.Caption(
         finding=f"Is the large batch sharper, as published? {_sentence(found.word)}: {found.summary}.",
         shows=(
-            "a: Metric 2.1 in the full space on all training examples; b: largest eigenvalue of the Hessian of 5,000 of them; "
-            "c: distance from the initial weights; d: test accuracy, each after equal epochs and at equal training loss; "
-            "dotted: published values. Dots are seeds."
+            "a: Metric 2.1 in the full space on all training examples; b: largest eigenvalue of the Hessian of "
+            f"{study.about['hessian_examples']:,} of them; c: distance from the initial weights; d: test accuracy, with the "
+            f"moments of BatchNorm as trained, after equal epochs{also}; dotted: published values. Dots are seeds."
         ),
         basis=(
             f"{first['source']}: {first['dataset']}, {first['model']}, N = {first['n_train']}, Adam, n = "
@@ -313,7 +314,8 @@ def twins_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
 
 
 PUBLISHED = {
-    "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}}
+    "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}},
+    "keskar_c1": {"phi": {"small": 28.58, "large": 707.23}, "test_accuracy": {"small": 0.8004, "large": 0.7726}},
 }
 """Values of Keskar et al. 2017, tables 2 and 3, by model and column."""
 
@@ -357,8 +359,19 @@ FIGURES = {
     "fig13_warmup_optimizers": ("warmups", gradual_figure),
     "fig14_twins": ("growth", twins_figure),
     "fig16_time_to_target": ("arrivals", target_figure),
+    "fig17_keskar_c1": ("published", published_figure),
 }
 """The figures in their order, each with the table it needs."""
+
+REPLICATIONS = {"fig11_keskar": "keskar-f1", "fig17_keskar_c1": "keskar-c1"}
+"""Figures of one profile; that of another one, such as a quick one, is drawn as the first of them."""
+
+
+def _is_about(name: str, study: tables.Tables) -> bool:
+    """Whether a figure is of this study, and not of another one with the same tables."""
+    profiles = list(REPLICATIONS.values())
+    profile = study.about["profile"] if study.about["profile"] in profiles else profiles[0]
+    return REPLICATIONS.get(name, profile) == profile
 
 
 def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:
