@@ -8,7 +8,7 @@ import pytest
 
 import batchscape as bs
 from batchscape.draw import gallery
-from batchscape.draw.target import PUBLISHED, choices
+from batchscape.draw.target import PUBLISHED, choices, table_of
 from batchscape.errors import InvalidInput
 from batchscape.judge import claims, on_target, readings
 from batchscape.profiles import TARGET_PROFILES
@@ -99,6 +99,16 @@ def test_without_censoring_it_is_the_lower_median_and_the_interval_covers():
         covered.append(found["low"] <= 1.0 <= found["high"])
     assert np.mean(covered) > 0.94  # 1 − 2 / 2⁶ = 0.969 by construction.
     assert np.isnan(bs.median_to_target(reached_of(values[:5], 99.0))["low"]).all()
+
+
+def test_the_fastest_choice_depends_on_the_target():
+    small = [curves_of(f"s{seed}", [0.1, 0.8, 0.85, 0.9], batch=8, seed=seed) for seed in range(3)]
+    large = [curves_of(f"l{seed}", [0.1, 0.7, 0.75, 0.8], batch=64, seed=seed) for seed in range(3)]
+    found = bs.fastest_by_target(pd.concat(small + large), pd.Series({8: 4.0, 64: 1.0}), [0.7, 0.8, 0.85, 0.95])
+    assert found["batch"].tolist()[:3] == [64, 64, 8]  # 1 s against 4, 3 against 4, and never.
+    assert found["seconds"].tolist()[:3] == [1.0, 3.0, 8.0]
+    assert found["arrive"].tolist() == [2, 2, 1, 0]
+    assert np.isnan(found["batch"][3])
 
 
 def test_the_front_is_what_no_other_choice_beats():
@@ -196,6 +206,12 @@ def test_the_study_runs_and_is_drawn(tmp_path):
     assert rows["arrived"].any()
     arrived = rows[rows["arrived"]]
     assert (arrived["updates_to_target"] == arrived["epoch_to_target"] * -(-320 // arrived["batch"])).all()
+    table = table_of(rows, "fixed")
+    assert table.columns.tolist() == [320, 32, 8]
+    assert table.loc["total iterations"].tolist() == ["8", "80", "320"]
+    assert table.loc["time of all epochs"].min() == "1"
+    at_08 = bs.time_to_target(study.accuracies, 0.8).sort_values(["batch", "learning_rate", "seed"])
+    assert at_08["arrived"].sum() == rows.drop_duplicates(["batch", "learning_rate", "seed"])["arrived"].sum()
     study.save(tmp_path / "tables")
     assert set(gallery.draw_all(tmp_path / "tables", tmp_path / "figures")) == {"fig16_time_to_target"}
     again = bs.Tables.load(tmp_path / "tables").arrivals

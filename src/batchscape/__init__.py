@@ -59,6 +59,7 @@ _HOME = {
     "count_definitions": "definitions",
     "time_to_target": "judge.target",
     "median_to_target": "judge.target",
+    "fastest_by_target": "judge.target",
     "pareto_front": "judge.target",
     "verdict": "judge.claims",
     "verdicts": "judge.claims",

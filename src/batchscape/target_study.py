@@ -13,6 +13,7 @@ from batchscape.judge.target import time_to_target
 from batchscape.profiles import TargetProfile
 from batchscape.profiles.target import RATES
 from batchscape.record import environment
+from batchscape.sweep.measure import keep_table
 from batchscape.sweep.results import to_frame
 from batchscape.sweep.run import run_sweep
 from batchscape.sweep.store import Store
@@ -31,15 +32,15 @@ def run_target_study(profile: str | TargetProfile, store: str | os.PathLike | St
         `Tables` with `arrivals`, one row a policy and run: what the target cost (see `time_to_target`; seconds are epochs
         times the seconds of an epoch in `costs`), the smallest validation error and its epoch, the test error there, the
         smallest and the last test error, and the batch sizes that suit the *other* seeds best: `fastest_elsewhere` and
-        `best_elsewhere`. `accuracies` has one row an evaluation. `costs` has one row a batch size: milliseconds of an update, seconds of an epoch and, of a few,
-        peak memory in bytes, with the line of memory for the others.
+        `best_elsewhere`. `accuracies` has one row an evaluation. `costs` has one row a batch size: milliseconds of an
+        update, seconds of an epoch and, of a few, peak memory in bytes, with the line of memory for the others.
     """
     profile = profiles.find(profile, profiles.TARGET_PROFILES)
     how = profiles.execution(profile, how)
     data = load_dataset(profile.dataset, train_size=profile.train_size)
     runs = run_sweep(profile.grid(), store=store, **how)
     curves = to_frame(map(Store.of(store).load, runs["hash"]), curves=True)
-    costs = _measured_costs(profile, data, how) if profile.repeats else _recorded_costs(runs)
+    costs = _costs(profile, data, runs, Store.of(store), how)
     found = time_to_target(curves, profile.target).merge(_best(curves), on="hash")
     found = found.merge(costs[["batch", "epoch_seconds", "memory"]], on="batch")
     for name in ("to_target", "watched"):
@@ -50,9 +51,8 @@ def run_target_study(profile: str | TargetProfile, store: str | os.PathLike | St
     about = {"dataset": profile.dataset, "model": profile.model, "n_train": data.n_train, "target": profile.target}
     arrivals = arrivals.drop(columns="hash").assign(**about, epochs=profile.epochs)
     description = f"{profile.dataset}, {profile.model}, N = {data.n_train}, SGD, {profile.epochs} epochs"
-    accuracies = curves[
-        ["batch", "learning_rate", "seed", "epoch", "updates", "train_loss", "val_accuracy", "test_accuracy"]
-    ]
+    kept = ["hash", "batch", "learning_rate", "seed", "epoch", "updates", "examples", "seconds"]
+    accuracies = curves[[*kept, "train_loss", "val_accuracy", "test_accuracy"]]
     return Tables(
         {"arrivals": arrivals, "accuracies": accuracies, "costs": costs},
         {"profile": profile.name, "description": description, "environment": environment()},
@@ -100,16 +100,22 @@ def _with_choices(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(fastest_elsewhere=fastest, best_elsewhere=best)
 
 
-def _measured_costs(profile: TargetProfile, data: Data, how: dict) -> pd.DataFrame:
-    """What a batch costs in a process that does nothing else."""
+def _costs(profile: TargetProfile, data: Data, runs: pd.DataFrame, store: Store, how: dict) -> pd.DataFrame:
+    """What a batch costs, measured once in a process that does nothing else, and kept; or as the runs have it."""
+    if not profile.repeats:
+        return _recorded_costs(runs)
     sizes = sorted(profile.batch_sizes + profile.other_sizes)
-    shown = how.get("show_progress", True)
-    found = probe_batch_sizes(
-        profile.model, data, batch_sizes=sizes, repeats=profile.repeats, engine="fused", show_progress=shown
-    )
-    return found.table.assign(memory=found.memory(found.table["batch"].to_numpy())).drop(
-        columns="outcome", errors="ignore"
-    )
+
+    def measure() -> pd.DataFrame:
+        shown = how.get("show_progress", True)
+        found = probe_batch_sizes(
+            profile.model, data, batch_sizes=sizes, repeats=profile.repeats, engine="fused", show_progress=shown
+        )
+        return found.table.assign(memory=found.memory(found.table["batch"].to_numpy())).drop(
+            columns="outcome", errors="ignore"
+        )
+
+    return keep_table(store, runs["hash"].iloc[0], "costs", {"sizes": sizes, "repeats": profile.repeats}, measure)
 
 
 def _recorded_costs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -119,6 +119,34 @@ def front(ax: Axes, arrivals: pd.DataFrame) -> Axes:
     return ax
 
 
+def table_of(arrivals: pd.DataFrame, policy: str) -> pd.DataFrame:
+    """The rows of the published table for one policy, one column a batch size: medians, and how many seeds arrived."""
+    rows = arrivals[arrivals["policy"] == policy]
+    medians = {
+        cost: median_to_target(rows, cost, by=["batch"]).set_index("batch") for cost in ("epoch", "updates", "seconds")
+    }
+    middle = rows.groupby("batch").median(numeric_only=True)
+    fastest = medians["seconds"]["median"].min()
+    lines = {
+        "seeds": medians["epoch"]["runs"],
+        "total epochs": middle["epochs"],
+        "total iterations": middle["updates"],
+        "time of all epochs": middle["epochs"]
+        * middle["epoch_seconds"]
+        / (middle["epochs"] * middle["epoch_seconds"]).min(),
+        "seeds that reached the target": medians["epoch"]["arrived"],
+        "target reached at epoch": medians["epoch"]["median"],
+        "time to the target": medians["seconds"]["median"] / (fastest if np.isfinite(fastest) else 1.0),
+        "updates to the target": medians["updates"]["median"],
+        "best validation error": middle["best_val_error"],
+        "best error at epoch": middle["best_epoch"],
+        "best test error": middle["best_test_error"],
+        "final test error": middle["final_test_error"],
+    }
+    shown = pd.DataFrame(lines).sort_index(ascending=False).T
+    return shown.map(lambda value: "-" if not np.isfinite(value) else f"{value:.4g}")
+
+
 def choices(arrivals: pd.DataFrame) -> pd.DataFrame:
     """One row a batch size and policy that every seed has and most reach the target with, and whether it is on the front.
 

@@ -18,7 +18,7 @@ def time_to_target(curves: pd.DataFrame, target: float, *, metric: str = "val_ac
     """What each run had cost when a metric first reached a target at one of its evaluations.
 
     Args:
-        curves: One row an evaluation, as `load_results(store, curves=True)` gives it.
+        curves: One row an evaluation, as `load_results(store, curves=True)` gives it; without `status` all are complete.
         target: The value to reach.
         metric: A column; the target bounds it from above if its name ends in `"loss"`, else from below.
 
@@ -43,9 +43,10 @@ def time_to_target(curves: pd.DataFrame, target: float, *, metric: str = "val_ac
     for name, run in curves.groupby("hash", sort=False):
         first = run.iloc[0]
         there = run[sign * run[metric] >= sign * target]
-        row = {"hash": name, **first[["batch", "learning_rate", "seed", "status"]], "arrived": len(there) > 0}
+        row = {"hash": name, **first[["batch", "learning_rate", "seed"]], "status": first.get("status", "COMPLETE")}
+        row["arrived"] = len(there) > 0
         row |= {f"{cost}_to_target": float(there[cost].iloc[0]) if len(there) else math.inf for cost in COSTS}
-        ended = first["status"] == "DIVERGED" and not len(there)
+        ended = row["status"] == "DIVERGED" and not len(there)
         row |= {f"{cost}_watched": math.inf if ended else float(run[cost].iloc[-1]) for cost in COSTS}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -128,6 +129,35 @@ def _order_statistics(values: np.ndarray) -> dict[str, float]:
         return {"low": math.nan, "high": math.nan}
     ordered = np.sort(values)
     return {"low": float(ordered[k - 1]), "high": float(ordered[n - k])}
+
+
+def fastest_by_target(
+    curves: pd.DataFrame, epoch_seconds: pd.Series, targets: Sequence[float], *, metric: str = "val_accuracy"
+) -> pd.DataFrame:
+    """The batch size and learning rate that reach each of several targets first, by the median run.
+
+    Args:
+        curves: As in `time_to_target`.
+        epoch_seconds: Seconds of an epoch, by batch size.
+        targets: Values to reach.
+        metric: As in `time_to_target`.
+
+    Returns:
+        One row a target: `target`, `batch`, `learning_rate`, `epochs`, `seconds`, and of the `choices` that were tried how
+        many `arrive` with half of their runs or more; without a choice that arrives the first four are missing.
+    """
+    rows = []
+    for target in targets:
+        found = median_to_target(time_to_target(curves, target, metric=metric))
+        seconds = found["median"] * found["batch"].map(epoch_seconds)
+        arrive = np.isfinite(seconds)
+        row = {"target": target, "choices": len(found), "arrive": int(arrive.sum())}
+        if arrive.any():
+            best = found.loc[seconds.idxmin()]
+            row |= {"batch": int(best["batch"]), "learning_rate": best["learning_rate"], "epochs": best["median"]}
+            row["seconds"] = seconds.min()
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def pareto_front(table: pd.DataFrame, minimise: Sequence[str]) -> pd.Series:
