@@ -6,6 +6,7 @@ import pytest
 
 import batchscape as bs
 from batchscape.draw import gallery
+from batchscape.errors import InvalidInput
 from batchscape.judge import claims, on_rates, on_training, readings
 from batchscape.judge.policies import by_policy
 from batchscape.profiles import RATES_PROFILES, RatesProfile
@@ -62,6 +63,11 @@ def test_a_rate_at_which_another_seed_diverged_is_not_chosen():
     fixed = chosen(sweep(lambda *_: np.nan)).query("policy == 'fixed'")
     assert np.isinf(fixed["test_loss"]).all()
     assert (fixed["test_accuracy"] == 0.1).all()
+
+
+def test_runs_without_what_policies_are_judged_by_are_refused():
+    with pytest.raises(InvalidInput, match=r"Received: none of \['budget', 'test_loss'\]"):
+        chosen(sweep().drop(columns=["budget", "test_loss"]))
 
 
 def test_the_edge_of_the_grid_is_flagged():

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from batchscape import profiles
+from batchscape.config import LR_POLICIES
 from batchscape.cost.probe import probe_batch_sizes
 from batchscape.data import Data, load_dataset
 from batchscape.judge.target import time_to_target
 from batchscape.profiles import TargetProfile
-from batchscape.profiles.target import RATES
 from batchscape.record import environment
 from batchscape.sweep.measure import keep_table
 from batchscape.sweep.results import to_frame
@@ -46,7 +46,7 @@ def run_target_study(profile: str | TargetProfile, store: str | os.PathLike | St
     for name in ("to_target", "watched"):
         found[f"seconds_{name}"] = found[f"epoch_{name}"] * found["epoch_seconds"]
     # A run on which policies agree is a row of each of them.
-    by_policy = [_of_policy(found, policy, profile) for policy in RATES]
+    by_policy = [_of_policy(found, policy, profile) for policy in LR_POLICIES]
     arrivals = pd.concat([_with_choices(rows) for rows in by_policy], ignore_index=True)
     about = {"dataset": profile.dataset, "model": profile.model, "n_train": data.n_train, "target": profile.target}
     arrivals = arrivals.drop(columns="hash").assign(**about, epochs=profile.epochs)

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 
 from batchscape.config import LR_POLICIES
+from batchscape.errors import InvalidInput
 from batchscape.judge.tuned import tuned_runs
 
 RESULTS = ("train_loss", "best_val_loss", "test_loss", "test_accuracy")
+NEEDED = {"budget", "batch", "learning_rate", "seed", "status", *RESULTS}
 
 
 def by_policy(runs: pd.DataFrame, *, base_batch_size: int, base_rate: float, chance: float = 0.1) -> pd.DataFrame:
@@ -24,7 +26,13 @@ def by_policy(runs: pd.DataFrame, *, base_batch_size: int, base_rate: float, cha
         One row a budget, batch size, policy and seed: the columns of `runs`, and `policy`, `at_edge` (the rate is the
         smallest or the largest of the grid), `deviation` (|log of the test loss ÷ its median over seeds|) and `base_batch`.
         Policies whose rate is not on the grid are left out.
+
+    Raises:
+        InvalidInput: Without runs, or without one of these columns.
     """
+    missing = sorted(NEEDED - set(runs.columns))
+    if missing or runs.empty:
+        raise InvalidInput(f"Policies need runs with the columns {sorted(NEEDED)}. Received: none of {missing}")
     runs = count_diverged(runs, chance=chance)
     found = []
     for (_, batch), rows in runs.groupby(["budget", "batch"]):

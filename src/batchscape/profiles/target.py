@@ -2,10 +2,7 @@
 
 import dataclasses
 
-from batchscape.config import Cell, Grid
-
-RATES = {"fixed": 0.0, "sqrt": 0.5, "linear": 1.0}
-"""Policies of the learning rate, by name: the power p of η = η₀ (B / B₀)ᵖ."""
+from batchscape.config import LR_POLICIES, Cell, Grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +35,8 @@ class TargetProfile:
     repeats: int = 5
 
     def rate(self, batch_size: int, policy: str) -> float:
-        """The learning rate of a batch size under one of `RATES`."""
-        return self.base_rate * (batch_size / self.base_batch_size) ** RATES[policy]
+        """The learning rate of a batch size under one of `LR_POLICIES`, η₀ (B / B₀)ᵖ."""
+        return self.base_rate * (batch_size / self.base_batch_size) ** LR_POLICIES[policy]
 
     def grid(self, seed: int | None = None) -> Grid:
         """The cells, seed by seed, or those of one seed; a cell on which policies agree is there once."""
@@ -48,7 +45,7 @@ class TargetProfile:
             self._cell(batch_size, policy, number)
             for number in seeds
             for batch_size in sorted(self.batch_sizes + (self.other_sizes if number == 0 else ()))
-            for policy in RATES
+            for policy in LR_POLICIES
         ]
         return Grid(dict.fromkeys(cells))
 
