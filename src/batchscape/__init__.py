@@ -68,6 +68,7 @@ _HOME = {
     "run_replication": "minima_study",
     "sharpness_of_runs": "minima_study",
     "run_rates_study": "rates_study",
+    "run_cost_study": "cost_study",
     "by_policy": "judge.policies",
     "folder_of": "study",
 }
