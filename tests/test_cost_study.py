@@ -153,6 +153,7 @@ def test_all_profiles_are_sound():
         for net in profile.nets:
             assert list(net.batch_sizes) == sorted(net.batch_sizes)
             assert all(net.peak_sizes[-1] % size == 0 for size in net.peak_sizes)
+            assert (profile.timed_on or 1280) >= net.batch_sizes[-1]
             assert net.batch_sizes[-1] >= 2 * net.batch_sizes[-2]
 
 

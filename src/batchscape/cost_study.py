@@ -53,7 +53,7 @@ def run_cost_study(profile: str | CostProfile, *, show_progress: bool = True) ->
         tempfile.TemporaryDirectory(prefix="batchscape-") as folder,
         progress.report("cost", total, show=show_progress) as advance,
     ):
-        timings = _timings(profile, _packed(profile.dataset, None, folder), advance)
+        timings = _timings(profile, _packed(profile.dataset, profile.timed_on, folder), advance)
         peaks = _peaks(profile, folder, advance)
     frames = {
         "timings": timings.merge(labels.drop(columns="activation_bytes"), on="net"),

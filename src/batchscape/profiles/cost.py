@@ -15,14 +15,14 @@ class Net:
         model: The name of a model.
         width: By how much its hidden layers are widened; only `"mlp"` can be.
         batch_sizes: Batch sizes that are timed, rising.
-        peak_sizes: Batch sizes whose memory is measured, rising; the largest is a multiple of each.
+        peak_sizes: Batch sizes whose memory is measured, rising; the largest is a multiple of each. None of them by default.
     """
 
     name: str
     model: str = "mlp"
     width: int = 1
     batch_sizes: tuple[int, ...]
-    peak_sizes: tuple[int, ...]
+    peak_sizes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class CostProfile:
             fresh process in which its memory is measured.
         repeats: Timings of each batch size in a process, after one that compiles.
         seconds: How long each of them lasts, at least.
+        timed_on: Examples that a process holds that times, at least the largest batch; None for all.
         counted: Batch sizes at which the updates of an epoch are counted.
     """
 
@@ -46,12 +47,12 @@ class CostProfile:
     rounds: int
     repeats: int = 3
     seconds: float = 0.1
+    timed_on: int | None = None
     counted: tuple[int, ...]
 
 
-def _widened(widths: tuple[int, ...], **sizes: tuple[int, ...]) -> tuple[Net, ...]:
-    return tuple(Net(name=f"MLP × {width}", width=width, **sizes) for width in widths)
-
+_POWERS = (1, 4, 16, 64, 256, 1024, 4096)
+_ON_DIGITS = {"batch_sizes": (1, 4, 16, 64, 256, 1280), "peak_sizes": (1, 320, 640, 1280)}
 
 COST_PROFILES = {
     profile.name: profile
@@ -60,7 +61,7 @@ COST_PROFILES = {
             name="smoke",
             dataset="digits",
             nets=(
-                Net(name="MLP × 1", batch_sizes=(1, 32, 1280), peak_sizes=()),
+                Net(name="MLP × 1", batch_sizes=(1, 32, 1280)),
                 Net(name="MLP × 16", width=16, batch_sizes=(1, 32, 1280), peak_sizes=(1, 1280)),
             ),
             rounds=2,
@@ -71,7 +72,7 @@ COST_PROFILES = {
         CostProfile(
             name="quick",
             dataset="digits",
-            nets=_widened((1, 16), batch_sizes=(1, 4, 16, 64, 256, 1280), peak_sizes=(1, 320, 640, 1280)),
+            nets=(Net(name="MLP × 1", **_ON_DIGITS), Net(name="MLP × 16", width=16, **_ON_DIGITS)),
             rounds=3,
             counted=(1, 10, 100, 1000),
         ),
@@ -79,13 +80,12 @@ COST_PROFILES = {
             name="paper",
             dataset="mnist",
             nets=(
-                *_widened(
-                    (1, 4, 16),
-                    batch_sizes=(1, 4, 16, 64, 256, 1024, 4096),
-                    peak_sizes=(1, 2048, 4096, 8192, 16384),
-                ),
-                Net(name="LeNet", model="lenet", batch_sizes=PUBLISHED_SIZES, peak_sizes=(1, 1024, 2048, 4096, 8192)),
+                Net(name="MLP × 1", batch_sizes=_POWERS, peak_sizes=(1, 4096, 8192, 16384)),
+                Net(name="MLP × 4", width=4, batch_sizes=_POWERS),
+                Net(name="MLP × 16", width=16, batch_sizes=_POWERS, peak_sizes=(1, 4096, 8192, 16384)),
+                Net(name="LeNet", model="lenet", batch_sizes=PUBLISHED_SIZES, peak_sizes=(1, 1024, 2048, 4096)),
             ),
+            timed_on=10_000,
             rounds=6,
             counted=PUBLISHED_SIZES,
         ),
