@@ -47,6 +47,7 @@ records: $(INSTALLED)  ## run the studies at paper profile (an hour) and write t
 	$(BIN)/batchscape reproduce --profile paper --tables figures/data/digits
 	$(BIN)/batchscape noise --study paper --tables figures/data/noise
 	$(BIN)/batchscape noise --study mnist --tables figures/data/mnist
+	$(BIN)/batchscape probe --study paper --tables figures/data/cost
 	$(BIN)/python benchmarks/definitions.py --record figures/data/definitions
 
 bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleaved

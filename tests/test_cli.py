@@ -263,6 +263,27 @@ def test_a_probe_of_a_saved_model_prints_a_table_and_what_fits(run, tmp_path, di
     assert (tmp_path / "p.json").read_text().startswith("{")
 
 
+def test_the_study_of_the_cost_is_judged_drawn_and_kept(run, tmp_path, monkeypatch):
+    from batchscape import cost_study
+    from tests import test_cost_study
+
+    about = {"profile": "smoke", "description": "made up"}
+    made_up = bs.Tables({"timings": test_cost_study.timings(), "peaks": test_cost_study.peaks()}, about)
+    monkeypatch.setattr(cost_study, "run_cost_study", lambda *_, **__: made_up)
+    status, out, _ = run("probe", "--study", "smoke", "--tables", "mine", "-q")
+    assert status == 0
+    assert "C61" in out
+    assert out.splitlines()[-1].endswith("fig15_cost.png")
+    assert sorted(file.name for file in (tmp_path / "mine").iterdir()) == [
+        "about.json",
+        "peaks.csv.gz",
+        "timings.csv.gz",
+    ]
+    status, _, err = run("probe", "--study", "smoky")
+    assert status == 2
+    assert "did you mean smoke?" in err
+
+
 def test_an_advice_is_printed_drawn_and_kept(run, tmp_path, monkeypatch):
     from batchscape.cost import advise
     from tests import test_advise

@@ -73,6 +73,7 @@ _HOME = {
     "sharpness_of_runs": "minima_study",
     "run_rates_study": "rates_study",
     "run_target_study": "target_study",
+    "run_cost_study": "cost_study",
     "by_policy": "judge.policies",
     "folder_of": "study",
 }

@@ -115,6 +115,19 @@ def watch_fit(
     )
 
 
+def count_updates(n: int, batch_size: int) -> int:
+    """Updates that the optimizer counts in one epoch of `model.fit`, on n examples of one number each.
+
+    Example:
+        >>> count_updates(1050, 100)
+        11
+    """
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mean_squared_error")
+    model.fit(np.zeros((n, 1), np.float32), np.zeros((n, 1), np.float32), batch_size=batch_size, verbose=0)
+    return int(model.optimizer.iterations)
+
+
 def count_definitions() -> pd.DataFrame:
     """Count what the statements about the meaning of the words say.
 

@@ -23,13 +23,13 @@ from batchscape.data import Data
 from batchscape.errors import InvalidInput, UserCodeError, telling_line, unknown_name
 
 
-def mlp(data: Data) -> keras.Model:
-    """Two hidden ReLU layers, 128 and 64 units, He-normal kernels and zero biases."""
+def mlp(data: Data, *, width: int = 1) -> keras.Model:
+    """Two hidden ReLU layers, 128 and 64 units times `width`, He-normal kernels and zero biases."""
     return _classifier(
         data,
         layers.Flatten(),
-        layers.Dense(128, "relu", kernel_initializer="he_normal"),
-        layers.Dense(64, "relu", kernel_initializer="he_normal"),
+        layers.Dense(128 * width, "relu", kernel_initializer="he_normal"),
+        layers.Dense(64 * width, "relu", kernel_initializer="he_normal"),
         layers.Dense(_num_outputs(data), kernel_initializer="he_normal"),
     )
 

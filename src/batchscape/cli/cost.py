@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
-from batchscape.cli import parse
-from batchscape.cli.app import Quiet, app
+from batchscape import profiles
+from batchscape.cli import parse, show
+from batchscape.cli.app import Quiet, Tables, app
+from batchscape.quiet import import_tensorflow
 
 Model = Annotated[str, typer.Option(help="Name, module:function, or a .keras file.")]
 Dataset = Annotated[str, typer.Option("--dataset", "--data", help="Name, .npz file or module:function.")]
@@ -23,8 +25,8 @@ Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With or withou
 
 
 @app.command(
-    epilog="Example: `batchscape probe`, `batchscape probe --model mynet:build --data mydata:load --memory-limit 2GB`, or "
-    "`batchscape probe --model net.keras --data mydata:load`"
+    epilog="Example: `batchscape probe`, `batchscape probe --model mynet:build --data mydata:load --memory-limit 2GB`, "
+    "`batchscape probe --model net.keras --data mydata:load`, or `batchscape probe --study quick`"
 )
 def probe(
     model: Model = "mlp",
@@ -37,9 +39,23 @@ def probe(
     engine: Engine = "stock",
     jit: Jit = None,
     json_file: Annotated[str | None, typer.Option("--json", help="Write all of it to this file as well.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Run the study of the cost at this profile instead: smoke, quick or paper.")
+    ] = None,
+    tables: Tables = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure what a batch costs in time and memory, and find the largest that fits, in a process of its own."""
+    if study is not None:
+        profiles.find(study, profiles.COST_PROFILES)
+        import_tensorflow()
+        from batchscape.cost_study import run_cost_study
+        from batchscape.study import folder_of
+
+        folder = folder_of(study) / "cost"
+        made = run_cost_study(study, show_progress=not quiet)
+        show.print_tables(made, tables or folder / "tables", folder / "figures")
+        return
     from batchscape.cost.probe import probe_batch_sizes
 
     found = probe_batch_sizes(

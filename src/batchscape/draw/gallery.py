@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from batchscape import tables
-from batchscape.draw import lines, minima, noise, rates, scale, style, sweeps, target
+from batchscape.draw import cost_study, lines, minima, noise, rates, scale, style, sweeps, target
 from batchscape.judge import claims
 from batchscape.judge.stats import mean_interval, with_interval
 from batchscape.noise.critical import critical_batch_size
@@ -313,6 +313,29 @@ def twins_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
     return _closed(rates.twins, study.growth_curves), caption
 
 
+def cost_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
+    """What a batch costs in time and memory, with its caption."""
+    found = claims.verdict("C61", study.timings)
+    plateau = claims.verdict("C61b", study.timings)
+    caption = style.Caption(
+        finding=(
+            f"Does a larger batch make an epoch shorter? {_sentence(found.word)}: {found.summary}. Up to a plateau? "
+            f"{_sentence(plateau.word)}."
+        ),
+        shows=(
+            "a: examples a second of `model.fit`; b: time of an update, rounds as dots, lines a + b B through their medians, "
+            "fitted with relative errors, dotted: the fixed cost a; c: largest resident memory of a process that trains two "
+            "updates, less that of the line through it at B = 0, dotted: input and outputs of all layers; d: time of an "
+            "epoch relative to that at the largest batch, beside the published table (one run each, other hardware)."
+        ),
+        basis=(
+            f"{found.data}: {study.timings.groupby('net')['repeat'].nunique().max()} interleaved repeats in each, "
+            f"n = {_seeds(study.timings)} rounds, bands and brackets: 95 % (Student t), profile {study.about['profile']}."
+        ),
+    )
+    return _closed(cost_study.costs, study.timings, study.peaks), caption
+
+
 PUBLISHED = {
     "keskar_f1": {"phi": {"small": 1.23, "large": 205.14}, "test_accuracy": {"small": 0.9803, "large": 0.9781}},
     "keskar_c1": {"phi": {"small": 28.58, "large": 707.23}, "test_accuracy": {"small": 0.8004, "large": 0.7726}},
@@ -358,6 +381,7 @@ FIGURES = {
     "fig12_learning_rates": ("rules", rates_figure),
     "fig13_warmup_optimizers": ("warmups", gradual_figure),
     "fig14_twins": ("growth", twins_figure),
+    "fig15_cost": ("timings", cost_figure),
     "fig16_time_to_target": ("arrivals", target_figure),
     "fig17_keskar_c1": ("published", published_figure),
 }
@@ -388,7 +412,8 @@ def _sentence(text: str) -> str:
 
 
 def _seeds(frame: pd.DataFrame) -> int:
-    return int(frame["seed"].nunique()) if "seed" in frame else 1
+    replicates = [name for name in ("seed", "round") if name in frame]
+    return int(frame[replicates[0]].nunique()) if replicates else 1
 
 
 def picture_numbers(pictures: pd.DataFrame) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Numbers that a statement is judged by: one value a seed and place of training, from a table of measurements.
 
-The functions in `on_gradients`, `on_minima`, `on_rates`, `on_target` and `on_training` take the rows of one seed at one
-place; `subjects` says which places a table has. They give NaN where their value does not exist, and None where the question
-does not arise.
+The functions in `on_gradients`, `on_minima`, `on_rates`, `on_target`, `on_training` and `on_costs` take the rows of one
+seed, or of what else the table repeats, at one place; `subjects` says what that is and which places a table has. They give
+NaN where their value does not exist, and None where the question does not arise.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from batchscape.judge import on_gradients, on_minima, on_rates, on_target, on_training
+from batchscape.judge import on_costs, on_gradients, on_minima, on_rates, on_target, on_training
 from batchscape.judge.stats import mean_interval
 from batchscape.judge.subjects import SUBJECTS, subject_of
 
@@ -21,6 +21,7 @@ READINGS: dict[str, tuple[Callable[[pd.DataFrame], float | None], bool]] = {
     **on_rates.VALUES,
     **on_target.VALUES,
     **on_training.VALUES,
+    **on_costs.VALUES,
 }
 """Values of one seed at one place, by name, and whether they are ratios, whose mean is geometric."""
 
@@ -33,8 +34,8 @@ class Reading:
         place: Such as `"at the start"` or `"after 5 epochs"`.
         value, low, high: Mean with its 95 % interval (Student t).
         predicted: The range, (low, high).
-        n: Number of seeds.
-        left_out: Seeds where the value does not exist.
+        n: Number of seeds, or of rounds.
+        left_out: Those where the value does not exist.
         outcome: `"holds"` where the interval lies in the range, `"fails"` where it lies outside, else `"not shown"`.
     """
 
@@ -49,7 +50,7 @@ class Reading:
 
     def __str__(self) -> str:
         if self.n < 2:
-            return f"{self.place}: too few seeds to say ({self.left_out} left out)"
+            return f"{self.place}: too few values to say ({self.left_out} left out)"
         left_out = f", {self.left_out} left out" if self.left_out else ""
         return (
             f"{self.place}: {self.value:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.n}{left_out}: {self.outcome}"
@@ -66,9 +67,10 @@ def read(noise: pd.DataFrame, name: str, predicted: Sequence[float], *, outside:
         outside: Whether it predicts that the value is outside of the range.
     """
     function, is_ratio = READINGS[name]
+    replicate = SUBJECTS[subject_of(noise)].replicate
     found = []
     for place, rows in _places(noise):
-        of_seeds = [function(of_seed) for _, of_seed in rows.groupby("seed")]
+        of_seeds = [function(of_seed) for _, of_seed in rows.groupby(replicate)]
         if all(value is None for value in of_seeds):
             continue
         values = np.array(of_seeds, np.float64)

@@ -101,6 +101,20 @@ def _complete(arrivals: pd.DataFrame) -> Places:
     return found
 
 
+def _by_net(table: pd.DataFrame) -> Places:
+    """Each net, and the narrowest beside the widest."""
+    places = _nets_alone(table)
+    for model, rows in table.groupby("model", sort=False):
+        ends = rows[rows["width"].isin([rows["width"].min(), rows["width"].max()])]
+        if ends["width"].nunique() > 1:
+            places.append((f"{model}, width {ends['width'].min()} → {ends['width'].max()}", ends))
+    return places
+
+
+def _nets_alone(table: pd.DataFrame) -> Places:
+    return [(net, table[table["net"] == net]) for net in table["net"].unique()]
+
+
 def _net(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     return f"{first['dataset']}, {first['model']}, N = {first['n']}"
@@ -127,6 +141,11 @@ def _net_to_target(arrivals: pd.DataFrame) -> str:
     )
 
 
+def _rounds(table: pd.DataFrame) -> str:
+    first = table.iloc[0]
+    return f"{first['dataset']}, N = {first['n_train']}, {table['round'].nunique()} rounds of fresh processes, CPU"
+
+
 def _sizes(table: pd.DataFrame) -> str:
     return f"{table['dataset'].iloc[0]}, N = {table['n'].min():,} to {table['n'].max():,}"
 
@@ -140,16 +159,21 @@ class Subject:
         called: What to call the table.
         places: Where a value is read in it, each place with its rows.
         describe: The data, the model and the budget behind it, in words.
+        replicate: The column of what is repeated, over which means and intervals go.
     """
 
     column: str
     called: str
     places: Callable[[pd.DataFrame], Places] = _along_training
     describe: Callable[[pd.DataFrame], str] = _net_along_training
+    replicate: str = "seed"
 
 
 SUBJECTS = {
     "words": Subject("said", "the table of `count_definitions`"),
+    "timings": Subject("milliseconds", "the table `timings` of a cost study", _by_net, _rounds, "round"),
+    "peaks": Subject("activation_bytes", "the table `peaks` of a cost study", _nets_alone, _rounds, "round"),
+    "counts": Subject("counted", "the table `counts` of a cost study", describe=describe),
     "gradients": Subject("relative_error", "the table `noise` of a noise study"),
     "last batches": Subject("last_change", "the table `tails` of a noise study"),
     "shape": Subject("residual", "the table `surface` of a noise study"),

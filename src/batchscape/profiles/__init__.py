@@ -4,22 +4,28 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from batchscape.errors import unknown_name
+from batchscape.profiles.cost import COST_PROFILES, CostProfile, Net
 from batchscape.profiles.main import PROFILES, Profile
 from batchscape.profiles.minima import MINIMA_PROFILES, REPLICATIONS, MinimaProfile, Replication
 from batchscape.profiles.noise import NOISE_PROFILES, NoiseProfile
 from batchscape.profiles.rates import RATES_PROFILES, RatesProfile
 from batchscape.profiles.target import TARGET_PROFILES, TargetProfile
 
-AnyProfile = TypeVar("AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication, RatesProfile, TargetProfile)
+AnyProfile = TypeVar(
+    "AnyProfile", Profile, NoiseProfile, MinimaProfile, Replication, RatesProfile, TargetProfile, CostProfile
+)
 
 __all__ = [
+    "COST_PROFILES",
     "MINIMA_PROFILES",
     "NOISE_PROFILES",
     "PROFILES",
     "RATES_PROFILES",
     "REPLICATIONS",
     "TARGET_PROFILES",
+    "CostProfile",
     "MinimaProfile",
+    "Net",
     "NoiseProfile",
     "Profile",
     "RatesProfile",
