@@ -43,11 +43,19 @@ notebooks: $(INSTALLED)  ## run the notebooks at paper profile and store their f
 figures: $(INSTALLED)  ## draw figures/ from the committed records in figures/data/
 	$(BIN)/batchscape figures
 
-records: $(INSTALLED)  ## run the studies at paper profile (an hour) and write their tables to figures/data/
+records: $(INSTALLED)  ## run the studies at paper profile (a day on two cores) and write their tables to figures/data/
 	$(BIN)/batchscape reproduce --profile paper --tables figures/data/digits
 	$(BIN)/batchscape noise --study paper --tables figures/data/noise
 	$(BIN)/batchscape noise --study mnist --tables figures/data/mnist
+	$(BIN)/batchscape sharpness --study paper --tables figures/data/minima
+	$(BIN)/batchscape sharpness --study keskar-f1 --tables figures/data/keskar-f1
+	$(BIN)/batchscape sharpness --study keskar-c1 --tables figures/data/keskar-c1
+	$(BIN)/batchscape rates --study paper --tables figures/data/rates
+	$(BIN)/batchscape rates --study fashion --tables figures/data/rates-fashion
+	$(BIN)/batchscape rates --study cifar --tables figures/data/rates-cifar
+	$(BIN)/batchscape rates --study mnist --tables figures/data/rates-mnist
 	$(BIN)/batchscape probe --study paper --tables figures/data/cost
+	$(BIN)/batchscape target --study paper --tables figures/data/target
 	$(BIN)/python benchmarks/definitions.py --record figures/data/definitions
 
 bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleaved

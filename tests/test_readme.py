@@ -13,7 +13,7 @@ from tests.conftest import ROOT, intervals_in
 DETAILED = (
     *("minima", "escapes", "rescaled", "flip", "published"),
     *("policies", "warm-up", "optimizers", "growth", "training"),
-    *("timings", "peaks", "counts"),
+    *("timings", "peaks", "counts", "target"),
 )
 """Subjects whose parts of statements stand in the table of all the evidence alone."""
 
