@@ -48,6 +48,7 @@ def test_a_loss_is_reached_from_above():
     ("options", "message"),
     [
         ({"metric": "val_loss"}, "no metric 'val_loss', but: val_accuracy"),
+        ({"metric": "status"}, "no metric 'status', but: val_accuracy"),
         ({"target": math.nan}, "must be a finite number. Received: nan"),
     ],
 )
@@ -228,4 +229,5 @@ def test_the_command_reads_any_sweep(tmp_path, monkeypatch):
     bs.run_sweep(bs.Grid(cells), store=tmp_path, show_progress=False, executor="serial")
     said = CliRunner().invoke(app, ["target", str(tmp_path), "--at", "0.5"]).output
     assert "val_accuracy ≥ 0.5, reached by" in said
+    assert "never" in CliRunner().invoke(app, ["target", str(tmp_path), "--at", "2"]).output
     assert "val_loss ≤" in CliRunner().invoke(app, ["target", str(tmp_path), "--metric", "val_loss"]).output

@@ -33,8 +33,8 @@ def time_to_target(curves: pd.DataFrame, target: float, *, metric: str = "val_ac
     """
     if curves.empty:
         raise InvalidInput("The time to a target needs runs. Received: none")
-    if metric not in curves:
-        known = ", ".join(name for name in curves if name.endswith(("loss", "accuracy")))
+    if metric not in curves or not pd.api.types.is_float_dtype(curves[metric]):
+        known = ", ".join(name for name in curves if name.endswith(("_loss", "_accuracy")))
         raise InvalidInput(f"The runs have no metric {metric!r}, but: {known}")
     if not math.isfinite(target):
         raise InvalidInput(f"The target must be a finite number. Received: {target}")
@@ -60,7 +60,7 @@ def describe_targets(curves: pd.DataFrame, target: float | None = None, *, metri
         target: The value to reach; by default the one that half of the runs reach.
         metric: As in `time_to_target`.
     """
-    if target is None and metric in curves:
+    if target is None and metric in curves and pd.api.types.is_float_dtype(curves[metric]):
         best = curves.groupby("hash")[metric].agg("min" if metric.endswith("loss") else "max")
         target = float(f"{best.median():.3g}")
     reached = time_to_target(curves, target, metric=metric)
@@ -69,11 +69,17 @@ def describe_targets(curves: pd.DataFrame, target: float | None = None, *, metri
     for cost in COSTS[1:]:
         table[cost] = medians[cost]["median"]
     n = len(reached)
-    text = table.to_string(index=False, float_format="{:.4g}".format, na_rep="-")
+    text = table.to_string(index=False, float_format=_in_words, na_rep="-")
     return (
         f"{metric} {'≤' if metric.endswith('loss') else '≥'} {target:g}, reached by {int(reached['arrived'].sum())} of {n} "
         f"runs; medians (Kaplan–Meier), epochs with a 95 % interval (sign test, from six seeds)\n{text}"
     )
+
+
+def _in_words(value: float) -> str:
+    if value == math.inf:
+        return "never"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def median_to_target(
