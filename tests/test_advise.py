@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import batchscape as bs
 from batchscape.cost import advise, practice
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import fit_line
@@ -129,6 +130,16 @@ def test_the_rate_is_a_quarter_of_the_largest_before_the_loss_rose(rates, expect
 def test_noise_that_cannot_be_told_from_zero_is_none():
     assert advise.noise_of([{"epoch": 0, "simple": -3.0, "low": -math.inf, "high": math.inf}]) is None
     assert advise.noise_of([]) is None
+
+
+def test_short_trainings_see_all_classes_of_data_that_are_sorted(monkeypatch):
+    monkeypatch.setattr(practice, "MOST_EXAMPLES", 200)
+    y = np.repeat(np.arange(10), 100)
+    data = bs.load_dataset((y[:, None].astype(np.float32), y))
+    some = practice._some(data)
+    assert some.n_train == 200
+    assert np.bincount(some.y_train, minlength=10).min() >= 8
+    assert (some.x_train[:, 0] == some.y_train).all()
 
 
 def test_an_advice_on_digits_joins_short_trainings_and_is_drawn(monkeypatch, tmp_path):
