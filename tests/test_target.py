@@ -192,9 +192,16 @@ def test_the_published_table_is_consistent_with_itself():
 def test_policies_agree_at_the_base_and_nowhere_else():
     profile = TARGET_PROFILES["paper"]
     grid = list(profile.grid())
-    assert len(grid) == len(set(grid)) == 6 * (6 * 3 - 2) + 6 * 3
+    assert len(grid) == len(set(grid)) == 6 * (2 * 6 - 1) + 4 * (6 - 1) + 2 * 6
     assert profile.rate(5000, "sqrt") == pytest.approx(1.0)
     assert [profile.rate(200, policy) for policy in ("fixed", "sqrt", "linear")] == pytest.approx([0.1, 0.2, 0.4])
+
+
+def test_a_policy_may_have_fewer_seeds_also_where_it_shares_the_run_of_the_others():
+    profile = TARGET_PROFILES["paper"]
+    assert [profile.is_tried(50, "sqrt", seed) for seed in (3, 4)] == [True, False]
+    assert profile.is_tried(50, "fixed", 5)
+    assert not profile.is_tried(10, "sqrt", 0)
 
 
 def test_the_study_runs_and_is_drawn(tmp_path):

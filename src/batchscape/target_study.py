@@ -83,7 +83,9 @@ def _best(curves: pd.DataFrame) -> pd.DataFrame:
 
 def _of_policy(found: pd.DataFrame, policy: str, profile: TargetProfile) -> pd.DataFrame:
     rates = found["batch"].map(lambda batch: profile.rate(batch, policy))
-    return found[np.isclose(found["learning_rate"], rates, rtol=1e-6)].assign(policy=policy)
+    rows = found[np.isclose(found["learning_rate"], rates, rtol=1e-6)].assign(policy=policy)
+    tried = [profile.is_tried(row.batch, policy, row.seed) for row in rows.itertuples()]
+    return rows[tried]
 
 
 def _with_choices(rows: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,7 @@ STUDIES = (
     "figures/data/definitions",
     "figures/data/minima",
     "figures/data/keskar-f1",
+    "figures/data/keskar-c1",
     "figures/data/rates",
     "figures/data/rates-fashion",
     "figures/data/rates-cifar",

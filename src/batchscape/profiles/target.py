@@ -15,6 +15,7 @@ class TargetProfile:
         seeds: Number of paired seeds of `batch_sizes`.
         batch_sizes: Batch sizes with all seeds.
         other_sizes: Batch sizes with one seed only.
+        fewer_seeds: Policies with fewer seeds, and how many; they are not tried at `other_sizes`.
         base_batch_size, base_rate: B₀ and η₀, where all policies agree.
         epochs: Epochs of every run.
         target: The validation accuracy to reach.
@@ -28,6 +29,7 @@ class TargetProfile:
     seeds: int = 6
     batch_sizes: tuple[int, ...]
     other_sizes: tuple[int, ...] = ()
+    fewer_seeds: tuple[tuple[str, int], ...] = ()
     base_batch_size: int = 50
     base_rate: float = 0.1
     epochs: int
@@ -46,8 +48,14 @@ class TargetProfile:
             for number in seeds
             for batch_size in sorted(self.batch_sizes + (self.other_sizes if number == 0 else ()))
             for policy in LR_POLICIES
+            if self.is_tried(batch_size, policy, number)
         ]
         return Grid(dict.fromkeys(cells))
+
+    def is_tried(self, batch_size: int, policy: str, seed: int) -> bool:
+        """Whether there is such a run."""
+        fewer = dict(self.fewer_seeds)
+        return policy not in fewer or (batch_size in self.batch_sizes and seed < fewer[policy])
 
     def _cell(self, batch_size: int, policy: str, seed: int) -> Cell:
         return Cell(
@@ -90,6 +98,7 @@ TARGET_PROFILES = {
             train_size=10_000,
             batch_sizes=(5, 20, 50, 256, 1000, 5000),
             other_sizes=(1, 2, 10, 100, 500, 2000),
+            fewer_seeds=(("sqrt", 4),),
             epochs=20,
             target=0.97,
         ),
