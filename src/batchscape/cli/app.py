@@ -25,6 +25,8 @@ STUDIES = (
     "figures/data/rates-fashion",
     "figures/data/rates-cifar",
     "figures/data/rates-mnist",
+    "figures/data/cost",
+    "figures/data/target",
 )
 """The committed tables."""
 

@@ -148,7 +148,7 @@ def table_of(arrivals: pd.DataFrame, policy: str) -> pd.DataFrame:
 
 
 def choices(arrivals: pd.DataFrame) -> pd.DataFrame:
-    """One row a batch size and policy that every seed has and most reach the target with, and whether it is on the front.
+    """One row a batch size and policy that all seeds of the policy have and half of them reach the target with.
 
     Returns:
         `policy`, `batch`, `seconds` (median), `best_val_error` (mean), `memory` [bytes], and `on_front`, the Pareto front of
@@ -156,7 +156,8 @@ def choices(arrivals: pd.DataFrame) -> pd.DataFrame:
     """
     medians = median_to_target(arrivals, "seconds", by=["policy", "batch"])
     means = arrivals.groupby(["policy", "batch"], as_index=False)[["best_val_error", "memory"]].mean()
-    found = medians[(medians["runs"] == medians["runs"].max()) & np.isfinite(medians["median"])].merge(means)
+    complete = medians["runs"] == medians.groupby("policy")["runs"].transform("max")
+    found = medians[complete & np.isfinite(medians["median"])].merge(means)
     found = found.rename(columns={"median": "seconds"})
     quantities = [name for name in ("seconds", "best_val_error", "memory") if found[name].notna().any()]
     return found.assign(on_front=pareto_front(found, quantities))
