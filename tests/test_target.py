@@ -11,6 +11,7 @@ from batchscape.draw import gallery
 from batchscape.draw.target import PUBLISHED, choices, table_of
 from batchscape.errors import InvalidInput
 from batchscape.judge import claims, on_target, readings
+from batchscape.judge.target import updates_to_target
 from batchscape.profiles import TARGET_PROFILES
 
 
@@ -179,6 +180,22 @@ def test_the_front_of_choices_trades_memory_for_time():
     seconds = {5: 30.0, 20: 12.0, 50: 10.0, 256: 15.0, 1000: math.inf}
     found = choices(arrivals_of(seconds, dict.fromkeys(seconds, 0.1))).set_index("batch")
     assert found["on_front"].to_dict() == {5: True, 20: True, 50: True, 256: False}
+
+
+def test_the_critical_batch_size_is_found_from_runs_that_arrive_as_theory_says():
+    """S = 100 (1 + 40 / B) updates at the rate of policy "linear", twice as many at one rate; two seeds more at one rate."""
+    rows = [
+        {
+            "policy": policy, "batch": batch, "learning_rate": rate(batch), "seed": seed, "arrived": batch < 500,
+            "updates_to_target": times * 100 * (1 + 40 / batch) if batch < 500 else math.inf, "updates": 5000 if batch < 500 else 50,
+        }
+        for policy, rate, times, seeds in (("fixed", lambda _: 0.1, 2, 6), ("linear", lambda batch: batch / 500, 1, 4))
+        for seed in range(seeds) for batch in (5, 20, 80, 500)
+    ]  # fmt: skip
+    runs = updates_to_target(pd.DataFrame(rows))
+    assert runs["seed"].max() == 3
+    assert not runs.duplicated(["batch", "learning_rate", "seed"]).any()
+    assert bs.critical_batch_size(runs).b_crit == pytest.approx(40, rel=1e-3)
 
 
 def test_the_published_table_is_consistent_with_itself():

@@ -356,7 +356,7 @@ def target_figure(study: tables.Tables) -> tuple[Figure, style.Caption]:
             "of an epoch (Kaplan–Meier medians; bars: 95 %, sign test; crosses: fewer than half of the runs reached it); c: "
             "smallest validation error along the run; d: peak memory against b; filled and labelled with B: no other choice "
             "is as good in time, memory and error. The learning rate is the same at every batch size, or ∝ √B, or ∝ B."
-            + (f" One seed only at B = {once}." if once else "")
+            + (f" Open markers in a to c: one seed, B = {once}." if once else "")
         ),
         basis=(
             f"{found.data}, n = {int(several.max())} paired seeds, bands: 95 % (Student t), profile "

@@ -46,28 +46,30 @@ def target(arrivals: pd.DataFrame) -> Figure:
 
 
 def against_batch_size(ax: Axes, arrivals: pd.DataFrame, cost: str, *, published: str | None = None) -> Axes:
-    """Kaplan–Meier medians of what the target cost, one curve a policy; bars: sign test; crosses at the top: not reached."""
-    batches = sorted(arrivals["batch"].unique())
+    """Kaplan–Meier medians of what the target cost, one curve a policy; open: one seed; bars: sign test; crosses: never."""
     medians = {policy: median_to_target(rows, cost, by=["batch"]) for policy, rows in _by_policy(arrivals)}
-    finite = np.concatenate([found["median"][np.isfinite(found["median"])] for found in medians.values()])
-    never = 2.5 * max(finite, default=1.0)
+    known = PUBLISHED[["batch", published]].dropna() if published else pd.DataFrame({"batch": [], published: []})
+    finite = [found["median"][np.isfinite(found["median"])] for found in medians.values()]
+    never = 2 * max(np.concatenate([*finite, known[published]]), default=1.0)
     for shift, (policy, found) in zip((0.94, 1.0, 1.06), medians.items(), strict=True):
         look = POLICIES[policy]
         there = found[np.isfinite(found["median"])]
-        ax.plot(there["batch"] * shift, there["median"], markersize=3.5, **look)
+        ax.plot(there["batch"] * shift, there["median"], **{**look, "marker": ""})
+        for rows, face in ((there[there["runs"] > 1], look["color"]), (there[there["runs"] == 1], "white")):
+            ax.plot(
+                rows["batch"] * shift, rows["median"], look["marker"], color=look["color"], mfc=face, markersize=3.5
+            )
         several = there[there["low"].notna()]
         bounds = [several["median"] - several["low"], np.minimum(several["high"], never) - several["median"]]
         ax.errorbar(several["batch"] * shift, several["median"], bounds, fmt="none", color=look["color"], linewidth=0.8)
         missed = found[~np.isfinite(found["median"])]
         ax.plot(missed["batch"] * shift, np.full(len(missed), never), "x", color=look["color"], markersize=4)
     if published:
-        ax.plot(
-            PUBLISHED["batch"], PUBLISHED[published], ".", color="black", markersize=4, label="published (N = 50,000)"
-        )
+        ax.plot(known["batch"], known[published], ".", color="black", markersize=4, label="published (N = 50,000)")
     style.log_axis(ax.yaxis)
-    style.batch_axis(ax, batches)
-    ax.annotate("not reached", (1, never), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
-    ax.set_ylim(top=1.6 * max(never, ax.get_ylim()[1] / 1.6))
+    style.batch_axis(ax, sorted(arrivals["batch"].unique()))
+    ax.annotate("not reached", (1, 1.15 * never), xycoords=("axes fraction", "data"), ha="right", fontsize=6)
+    ax.set_ylim(top=2 * never)
     return ax
 
 

@@ -166,6 +166,29 @@ def fastest_by_target(
     return pd.DataFrame(rows)
 
 
+def updates_to_target(arrivals: pd.DataFrame) -> pd.DataFrame:
+    """The runs of all policies once each, as `critical_batch_size` takes them: updates to the target, or all they had.
+
+    Args:
+        arrivals: The table of `run_target_study`; seeds that not all policies have are left out, and batch sizes that not
+            all of the other seeds have.
+
+    Returns:
+        One row a run, with `batch`, `learning_rate`, `seed`, `updates`, `reached` and `max_updates`.
+    """
+    shared = arrivals.groupby("policy")["seed"].nunique().min()
+    runs = arrivals[arrivals["seed"] < shared].drop_duplicates(["batch", "learning_rate", "seed"])
+    runs = runs[runs.groupby("batch")["seed"].transform("nunique") == shared]
+    return pd.DataFrame(
+        {
+            **{name: runs[name] for name in ("batch", "learning_rate", "seed")},
+            "updates": runs["updates_to_target"].where(runs["arrived"], runs["updates"]),
+            "reached": runs["arrived"],
+            "max_updates": runs["updates"],
+        }
+    )
+
+
 def pareto_front(table: pd.DataFrame, minimise: Sequence[str]) -> pd.Series:
     """Which rows are on the Pareto front: none other is as good in every quantity and better in one.
 
