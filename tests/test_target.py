@@ -187,7 +187,8 @@ def test_the_critical_batch_size_is_found_from_runs_that_arrive_as_theory_says()
     rows = [
         {
             "policy": policy, "batch": batch, "learning_rate": rate(batch), "seed": seed, "arrived": batch < 500,
-            "updates_to_target": times * 100 * (1 + 40 / batch) if batch < 500 else math.inf, "updates": 5000 if batch < 500 else 50,
+            "updates_to_target": times * 100 * (1 + 40 / batch) if batch < 500 else math.inf,
+            "updates": 5000 if batch < 500 else 50,
         }
         for policy, rate, times, seeds in (("fixed", lambda _: 0.1, 2, 6), ("linear", lambda batch: batch / 500, 1, 4))
         for seed in range(seeds) for batch in (5, 20, 80, 500)
