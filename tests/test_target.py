@@ -58,6 +58,12 @@ def test_nonsense_is_refused(options, message):
         bs.time_to_target(curves_of("run", [0.1, 0.9]), **{"target": 0.5, **options})
     with pytest.raises(InvalidInput, match="needs runs"):
         bs.time_to_target(pd.DataFrame(), 0.5)
+    with pytest.raises(InvalidInput, match=r"a table without \['hash', 'updates'\]"):
+        bs.time_to_target(curves_of("run", [0.1, 0.9]).drop(columns=["hash", "updates"]), 0.5)
+    with pytest.raises(InvalidInput, match="Unknown cost"):
+        bs.median_to_target(reached_of([1.0], 2.0), "money")
+    with pytest.raises(InvalidInput, match="no runs"):
+        bs.median_to_target(reached_of([], 2.0))
 
 
 def reached_of(values, watched):

@@ -10,7 +10,7 @@ from batchscape import profiles
 from batchscape.config import LR_POLICIES
 from batchscape.cost.probe import probe_batch_sizes
 from batchscape.data import Data, load_dataset
-from batchscape.judge.target import time_to_target
+from batchscape.judge.target import of_all_seeds, time_to_target
 from batchscape.profiles import TargetProfile
 from batchscape.record import environment
 from batchscape.sweep.measure import keep_table
@@ -90,10 +90,10 @@ def _of_policy(found: pd.DataFrame, policy: str, profile: TargetProfile) -> pd.D
 
 def _with_choices(rows: pd.DataFrame) -> pd.DataFrame:
     """Beside each run the batch sizes that the other seeds choose, among those that all seeds have; 0 if none arrives."""
-    complete = rows.groupby("batch")["seed"].transform("nunique") == rows["seed"].nunique()
+    complete = of_all_seeds(rows)
     chosen = []
     for seed in rows["seed"]:
-        others = rows[complete & (rows["seed"] != seed)] if rows["seed"].nunique() > 1 else rows[complete]
+        others = complete[complete["seed"] != seed] if rows["seed"].nunique() > 1 else complete
         fastest = others.groupby("batch")["seconds_to_target"].median()
         best = others.groupby("batch")["best_val_error"].mean()
         arrived = np.isfinite(fastest.min())
@@ -109,13 +109,15 @@ def _costs(profile: TargetProfile, data: Data, runs: pd.DataFrame, store: Store,
     sizes = sorted(profile.batch_sizes + profile.other_sizes)
 
     def measure() -> pd.DataFrame:
-        shown = how.get("show_progress", True)
         found = probe_batch_sizes(
-            profile.model, data, batch_sizes=sizes, repeats=profile.repeats, engine="fused", show_progress=shown
+            profile.model,
+            data,
+            batch_sizes=sizes,
+            repeats=profile.repeats,
+            engine="fused",
+            show_progress=how.get("show_progress", True),
         )
-        return found.table.assign(memory=found.memory(found.table["batch"].to_numpy())).drop(
-            columns="outcome", errors="ignore"
-        )
+        return found.measured.assign(memory=lambda table: found.memory(table["batch"].to_numpy()))
 
     return keep_table(store, runs["hash"].iloc[0], "costs", {"sizes": sizes, "repeats": profile.repeats}, measure)
 

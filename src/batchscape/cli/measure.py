@@ -1,5 +1,6 @@
-"""Commands that measure runs: `landscape`, `noise`, `sharpness`, `rates`."""
+"""Commands that measure runs: `landscape`, `noise`, `sharpness`, `rates`, `target`."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -141,10 +142,7 @@ def sharpness(
     quiet: Quiet = False,
 ) -> None:
     """Measure how sharp minima are: λ_max and trace of the Hessian, Keskar's Metric 2.1, worst and average cases."""
-    if (where is None) == (study is None):
-        raise InvalidInput(
-            f"sharpness needs runs, a .keras file, or --study. Received: {where or 'none'}, {study or 'none'}"
-        )
+    _check_one("sharpness needs runs, a .keras file, or --study", where, study)
     how = {"executor": executor, "workers": workers, "show_progress": not quiet}
     if study is not None:
         if study not in (known := (*profiles.MINIMA_PROFILES, *profiles.REPLICATIONS)):
@@ -189,8 +187,7 @@ def rates(
     quiet: Quiet = False,
 ) -> None:
     """Find the learning rate that suits each batch size: chosen on validation, reported on test, edges of the grid flagged."""
-    if (store is None) == (study is None):
-        raise InvalidInput(f"rates needs runs, or --study. Received: {store or 'none'}, {study or 'none'}")
+    _check_one("rates needs runs, or --study", store, study)
     if store is not None:
         from batchscape.judge.tuned import tune_learning_rate
         from batchscape.sweep.results import load_results
@@ -201,18 +198,15 @@ def rates(
     profiles.find(study, profiles.RATES_PROFILES)
     import_tensorflow()
     from batchscape.rates_study import run_rates_study
-    from batchscape.study import folder_of
 
-    folder = folder_of(study) / "rates" if study in profiles.PROFILES else paths.resolve(f"runs/rates-{study}")
-    made = run_rates_study(study, folder, executor=executor, workers=workers, show_progress=not quiet)
-    show.print_tables(made, tables or folder / "tables", folder / "figures")
+    _print_profile("rates", study, run_rates_study, tables, executor=executor, workers=workers, show_progress=not quiet)
 
 
 @app.command(epilog="Example: `batchscape target runs/sweep --at 0.9`, or `batchscape target --study quick`")
 def target(
     store: Annotated[str | None, typer.Argument(help="Folder of a sweep.")] = None,
     at: Annotated[
-        float | None, typer.Option(help="The value to reach; the best that half of the runs reach by default.")
+        float | None, typer.Option(help="The value to reach; by default one that half of the runs reach.")
     ] = None,
     metric: Annotated[
         str, typer.Option(help="What has to reach it, such as val_accuracy, val_loss or test_accuracy.")
@@ -226,8 +220,7 @@ def target(
     quiet: Quiet = False,
 ) -> None:
     """Say what it takes to reach a target: epochs, updates, examples and seconds, with runs that never do counted."""
-    if (store is None) == (study is None):
-        raise InvalidInput(f"target needs runs, or --study. Received: {store or 'none'}, {study or 'none'}")
+    _check_one("target needs runs, or --study", store, study)
     if store is not None:
         from batchscape.judge.target import describe_targets
         from batchscape.sweep.results import load_results
@@ -236,12 +229,24 @@ def target(
         return
     profiles.find(study, profiles.TARGET_PROFILES)
     import_tensorflow()
-    from batchscape.study import folder_of
     from batchscape.target_study import run_target_study
 
-    folder = folder_of(study) / "target" if study in profiles.PROFILES else paths.resolve(f"runs/target-{study}")
-    made = run_target_study(study, folder, executor=executor, workers=workers, show_progress=not quiet)
-    show.print_tables(made, tables or folder / "tables", folder / "figures")
+    _print_profile(
+        "target", study, run_target_study, tables, executor=executor, workers=workers, show_progress=not quiet
+    )
+
+
+def _check_one(needs: str, where: str | None, study: str | None) -> None:
+    if (where is None) == (study is None):
+        raise InvalidInput(f"{needs}. Received: {where or 'none'}, {study or 'none'}")
+
+
+def _print_profile(kind: str, profile: str, run: Callable, tables: str | None, **how) -> None:
+    """Run a study at a profile, and say what its records say."""
+    from batchscape.study import folder_of
+
+    folder = folder_of(profile) / kind if profile in profiles.PROFILES else paths.resolve(f"runs/{kind}-{profile}")
+    show.print_tables(run(profile, folder, **how), tables or folder / "tables", folder / "figures")
 
 
 def _print_study(name: str, tables: str | None, **how) -> None:

@@ -8,12 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from batchscape.draw import style
+from batchscape.draw.target import PUBLISHED
 from batchscape.judge import on_costs
-
-PUBLISHED = {
-    5: 24.055, 10: 13.773, 20: 8.513, 50: 5.027, 100: 3.016, 256: 1.75, 500: 1.38, 1000: 1.16, 2000: 1.068, 5000: 1.0,
-}  # fmt: skip
-"""Time of 200 epochs of LeNet on MNIST relative to B = 5,000, one run each, on unknown hardware (article 002)."""
 
 MARKERS = "osDv"
 
@@ -105,7 +101,8 @@ def epochs(ax: Axes, timings: pd.DataFrame, looks: dict[str, dict]) -> Axes:
         relative = seconds.div(seconds.iloc[:, -1], axis=0).stack().rename("relative").reset_index()
         style.curve_with_band(ax, relative, "relative", log=True, label=f"{net}, here", **looks[net])
     style_of = {"color": style.GREY, "linestyle": ":", "marker": "o", "markersize": 3, "mfc": "none", "linewidth": 0.8}
-    ax.plot(list(PUBLISHED), list(PUBLISHED.values()), label="published, LeNet", **style_of)
+    published = PUBLISHED.sort_values("batch")
+    ax.plot(published["batch"], published["time"], label="published, LeNet", **style_of)
     _batch_axis(ax, timings[timings["net"].isin(nets)])
     style.log_axis(ax.yaxis)
     ax.set_ylabel("time of an epoch ÷ at the largest $B$")

@@ -29,8 +29,9 @@ def draw_all(folder: str | os.PathLike, out: str | os.PathLike) -> dict[str, pat
     study = tables.Tables.load(folder)
     files = {}
     for name, (table, compose) in FIGURES.items():
-        if table not in study.frames or not _is_about(name, study):
+        if table not in study.frames:
             continue
+        name = OF_PROFILE.get((name, study.about["profile"]), name)
         figure, caption = compose(study)
         about = {"profile": study.about["profile"], "n": _seeds(study.frames[table]), "records": tables.sha256(folder)}
         files[name] = style.save_figure(figure, name, out, caption=caption, about=about)["png"]
@@ -383,19 +384,11 @@ FIGURES = {
     "fig14_twins": ("growth", twins_figure),
     "fig15_cost": ("timings", cost_figure),
     "fig16_time_to_target": ("arrivals", target_figure),
-    "fig17_keskar_c1": ("published", published_figure),
 }
 """The figures in their order, each with the table it needs."""
 
-REPLICATIONS = {"fig11_keskar": "keskar-f1", "fig17_keskar_c1": "keskar-c1"}
-"""Figures of one profile; that of another one, such as a quick one, is drawn as the first of them."""
-
-
-def _is_about(name: str, study: tables.Tables) -> bool:
-    """Whether a figure is of this study, and not of another one with the same tables."""
-    profiles = list(REPLICATIONS.values())
-    profile = study.about["profile"] if study.about["profile"] in profiles else profiles[0]
-    return REPLICATIONS.get(name, profile) == profile
+OF_PROFILE = {("fig11_keskar", "keskar-c1"): "fig17_keskar_c1"}
+"""Figures that have another name where they are of another profile."""
 
 
 def _closed(draw: Callable[..., Figure], *arguments, **options) -> Figure:

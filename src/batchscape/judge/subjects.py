@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from batchscape.judge import strata
+from batchscape.judge.target import of_all_seeds
 
 Places = list[tuple[str, pd.DataFrame]]
 """Names of places and their rows, in order."""
@@ -90,15 +91,14 @@ def _beside_the_next(runs: pd.DataFrame) -> Places:
     ]
 
 
-def _complete(arrivals: pd.DataFrame) -> Places:
+def _by_policy(arrivals: pd.DataFrame) -> Places:
     """Each policy, with the batch sizes that all seeds have."""
-    found = []
-    for policy, called in POLICIES.items():
-        rows = arrivals[arrivals["policy"] == policy]
-        complete = rows.groupby("batch")["seed"].transform("nunique") == rows["seed"].nunique()
-        if len(rows):
-            found.append((called, rows[complete]))
-    return found
+    present = set(arrivals["policy"])
+    return [
+        (called, of_all_seeds(arrivals[arrivals["policy"] == policy]))
+        for policy, called in POLICIES.items()
+        if policy in present
+    ]
 
 
 def _by_net(table: pd.DataFrame) -> Places:
@@ -179,7 +179,7 @@ SUBJECTS = {
     "shape": Subject("residual", "the table `surface` of a noise study"),
     "cost": Subject("gradient_seconds", "the table `cost` of a noise study", describe=_sizes),
     "epochs": Subject("val_wobble", "the table `epochs` of a noise study", describe=describe),
-    "target": Subject("epoch_to_target", "the table `arrivals` of a target study", _complete, _net_to_target),
+    "target": Subject("epoch_to_target", "the table `arrivals` of a target study", _by_policy, _net_to_target),
     "policies": Subject("policy", "the table `policies` of a rates study", _beside_the_base, _net_on_a_grid),
     "warm-up": Subject("times_linear", "the table `warmups` of a rates study", _at_multiples, _net_on_a_grid),
     "optimizers": Subject("rule", "the table `rules` of a rates study", _by_batch_size, _net_on_a_grid),

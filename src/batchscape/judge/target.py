@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, unknown_name
 from batchscape.judge.stats import CONFIDENCE
 
 COSTS = ("epoch", "updates", "examples", "seconds")
@@ -31,11 +31,7 @@ def time_to_target(curves: pd.DataFrame, target: float, *, metric: str = "val_ac
     Raises:
         InvalidInput: If there is no run, no such metric, or the target is not a finite number.
     """
-    if curves.empty:
-        raise InvalidInput("The time to a target needs runs. Received: none")
-    if metric not in curves or not pd.api.types.is_float_dtype(curves[metric]):
-        known = ", ".join(name for name in curves if name.endswith(("_loss", "_accuracy")))
-        raise InvalidInput(f"The runs have no metric {metric!r}, but: {known}")
+    _check_metric(curves, metric)
     if not math.isfinite(target):
         raise InvalidInput(f"The target must be a finite number. Received: {target}")
     sign = -1 if metric.endswith("loss") else 1
@@ -52,6 +48,16 @@ def time_to_target(curves: pd.DataFrame, target: float, *, metric: str = "val_ac
     return pd.DataFrame(rows)
 
 
+def _check_metric(curves: pd.DataFrame, metric: str) -> None:
+    if curves.empty:
+        raise InvalidInput("The time to a target needs runs. Received: none")
+    if missing := sorted({"hash", "batch", "learning_rate", "seed", *COSTS} - set(curves)):
+        raise InvalidInput(f"The time to a target needs one row an evaluation. Received: a table without {missing}")
+    if metric not in curves or not pd.api.types.is_float_dtype(curves[metric]):
+        known = ", ".join(name for name in curves if name.endswith(("_loss", "_accuracy")))
+        raise InvalidInput(f"The runs have no metric {metric!r}, but: {known}")
+
+
 def describe_targets(curves: pd.DataFrame, target: float | None = None, *, metric: str = "val_accuracy") -> str:
     """What runs took to a target, for a terminal: one line a batch size and learning rate.
 
@@ -60,7 +66,8 @@ def describe_targets(curves: pd.DataFrame, target: float | None = None, *, metri
         target: The value to reach; by default the one that half of the runs reach.
         metric: As in `time_to_target`.
     """
-    if target is None and metric in curves and pd.api.types.is_float_dtype(curves[metric]):
+    _check_metric(curves, metric)
+    if target is None:
         best = curves.groupby("hash")[metric].agg("min" if metric.endswith("loss") else "max")
         target = float(f"{best.median():.3g}")
     reached = time_to_target(curves, target, metric=metric)
@@ -100,12 +107,19 @@ def median_to_target(
         The columns `by`, `runs`, `arrived`, and `median`, `low`, `high`; a median is infinite where fewer than half of the
         runs arrived, bounds are infinite where the run that they are did not arrive, and NaN below six runs.
 
+    Raises:
+        InvalidInput: For another cost, and without runs.
+
     Example:
         >>> runs = pd.DataFrame({"batch": [8] * 6, "arrived": [True] * 5 + [False], "epoch_watched": [9.0] * 6})
         >>> runs["epoch_to_target"] = [3.0, 1.0, 2.0, 2.0, 4.0, math.inf]
         >>> median_to_target(runs, by=["batch"]).iloc[0].tolist()
         [8.0, 6.0, 5.0, 2.0, 1.0, inf]
     """
+    if cost not in COSTS:
+        raise unknown_name("cost", cost, COSTS)
+    if reached.empty:
+        raise InvalidInput("A median needs the table of time_to_target. Received: no runs")
     rows = []
     for key, runs in reached.groupby(list(by), sort=True):
         values, watched = (runs[f"{cost}_{name}"].to_numpy(np.float64) for name in ("to_target", "watched"))
@@ -119,9 +133,8 @@ def _median(values: np.ndarray, watched: np.ndarray, arrived: np.ndarray) -> flo
     """The smallest value at which the Kaplan–Meier estimate of "not there yet" is a half or less."""
     if not arrived.any():
         return math.inf
-    given_up = np.minimum(
-        watched[~arrived], 1 + np.max(values[arrived])
-    )  # Later than all that is known is late enough.
+    later = 1 + np.max(values[arrived])  # Than all that is known, which is late enough for a run that diverged.
+    given_up = np.minimum(watched[~arrived], later)
     left = stats.ecdf(stats.CensoredData(uncensored=values[arrived], right=given_up)).sf
     half = (left.probabilities <= 0.5) & np.isin(left.quantiles, values[arrived])
     return float(left.quantiles[half].min(initial=math.inf))
@@ -166,6 +179,11 @@ def fastest_by_target(
     return pd.DataFrame(rows)
 
 
+def of_all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the batch sizes that every seed has."""
+    return rows[rows.groupby("batch")["seed"].transform("nunique") == rows["seed"].nunique()]
+
+
 def updates_to_target(arrivals: pd.DataFrame) -> pd.DataFrame:
     """The runs of all policies once each, as `critical_batch_size` takes them: updates to the target, or all they had.
 
@@ -178,7 +196,7 @@ def updates_to_target(arrivals: pd.DataFrame) -> pd.DataFrame:
     """
     shared = arrivals.groupby("policy")["seed"].nunique().min()
     runs = arrivals[arrivals["seed"] < shared].drop_duplicates(["batch", "learning_rate", "seed"])
-    runs = runs[runs.groupby("batch")["seed"].transform("nunique") == shared]
+    runs = of_all_seeds(runs)
     return pd.DataFrame(
         {
             **{name: runs[name] for name in ("batch", "learning_rate", "seed")},
