@@ -12,7 +12,7 @@ TENSORFLOW := $(shell sed -n 's/^tensorflow==/==/p' requirements.txt)
 WORKERS ?= 2
 PROFILE ?= paper
 
-.PHONY: help install reproduce test notebooks figures records bench lint format lab clean
+.PHONY: help install reproduce test test-jax notebooks figures records bench lint format lab clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,6 +35,18 @@ test: $(INSTALLED)  ## lint, then run every test and every notebook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-jax: .venv-jax/installed  ## the tests of numbers on JAX, with TensorFlow not installed
+	$(ON_JAX) tests/test_backends.py tests/test_engines.py
+	JAX_ENABLE_X64=1 $(ON_JAX) $(ORACLES)
+
+ON_JAX := KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) -o addopts="--strict-markers -q"
+ORACLES := $(patsubst %,tests/test_%.py,minima minima_peers planes directions sharpness trajectory rprop schedules)
+
+.venv-jax/installed: requirements-jax.txt pyproject.toml
+	@.venv-jax/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv-jax
+	.venv-jax/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-jax.txt
+	@touch $@
 
 notebooks: $(INSTALLED)  ## run the notebooks at paper profile and store their figures
 	PROFILE=$(PROFILE) $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import keras
 import numpy as np

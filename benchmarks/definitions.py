@@ -7,9 +7,9 @@ import argparse
 import pathlib
 import subprocess
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import json
 

@@ -13,9 +13,9 @@ import statistics
 import tempfile
 import time
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import pandas as pd
 

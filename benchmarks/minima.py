@@ -37,9 +37,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import keras
 import numpy as np
@@ -437,10 +437,8 @@ if __name__ == "__main__":
     parser.add_argument("--record", type=pathlib.Path, help="folder for the table, figures/data/speed for ours")
     options = parser.parse_args()
     interpreter = find_peers(options.peers)
-    tables = [
-        compare(model_name, options.rounds, interpreter, options.patience)
-        for model_name in options.model or ("mlp", "lenet")
-    ]
-    if options.record:
-        options.record.mkdir(parents=True, exist_ok=True)
-        pd.concat(tables).to_csv(options.record / "minima.csv", index=False, float_format="%.5g")
+    for model_name in options.model or ("mlp", "lenet"):
+        table = compare(model_name, options.rounds, interpreter, options.patience)
+        if options.record:
+            options.record.mkdir(parents=True, exist_ok=True)
+            table.to_csv(options.record / f"minima_{model_name}.csv", index=False, float_format="%.5g")

@@ -17,9 +17,9 @@ import subprocess
 import tempfile
 import time
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import json
 

@@ -10,9 +10,9 @@ import argparse
 import pathlib
 import statistics
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import pandas as pd
 

@@ -19,9 +19,9 @@ import sys
 import tempfile
 import time
 
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
-import_tensorflow()
+import_keras()
 
 import keras
 import numpy as np

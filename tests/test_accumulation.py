@@ -11,7 +11,7 @@ import tensorflow as tf
 import batchscape as bs
 from batchscape.config import Cell
 from batchscape.errors import InvalidInput
-from batchscape.train import engine, parts
+from batchscape.train import engine_tensorflow, parts
 from tests.test_engines import OPTIMIZERS, assert_equal_runs, batchnorm_net, conv_net, dense_net, train
 
 layers = keras.layers
@@ -108,7 +108,7 @@ def test_no_tensor_of_the_program_holds_more_than_a_micro_batch(digits, jit):
     net = dense_net(digits)
     model = keras.Sequential([keras.Input((8, 8, 1)), Watch(), *net.layers])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    program = engine.fuse(model, digits.x_train, digits.y_train, jit=jit, micro_batch_size=micro_batch_size)
+    program = engine_tensorflow.fuse(model, digits.x_train, digits.y_train, jit=jit, micro_batch_size=micro_batch_size)
     seen.clear()
     block = tf.zeros((2, batch_size), tf.int32), tf.constant(2)
     program(*block)

@@ -15,23 +15,36 @@ SOURCE = ROOT / "src" / "batchscape"
 
 MAY_IMPORT = {
     "config": {"errors"},
+    "backend": {"errors"},
     "errors": set(),
     "paths": {"errors"},
     "profiles": {"config", "errors"},
-    "quiet": set(),
+    "quiet": {"backend", "errors"},
     "usercode": {"errors"},
     "progress": set(),
-    "record": {"config", "cpu"},
+    "record": {"backend", "config", "cpu"},
     "tables": {"errors", "paths"},
     "data": {"config", "errors", "usercode"},
     "models": {"config", "data", "errors", "usercode"},
     "losses": {"data", "errors"},
     "processes": {"quiet"},
-    "chunks": set(),
+    "chunks": {"backend"},
     "definitions": set(),
     "cpu": set(),
     "xla": {"cpu"},
-    "train": {"chunks", "config", "data", "errors", "losses", "models", "processes", "quiet", "record", "xla"},
+    "train": {
+        "backend",
+        "chunks",
+        "config",
+        "data",
+        "errors",
+        "losses",
+        "models",
+        "processes",
+        "quiet",
+        "record",
+        "xla",
+    },
     "sweep": {
         "config",
         "cpu",
@@ -47,10 +60,10 @@ MAY_IMPORT = {
         "train",
         "usercode",
     },
-    "minima": {"chunks", "data", "errors", "losses", "progress", "record", "xla"},
+    "minima": {"backend", "chunks", "data", "errors", "losses", "progress", "record", "xla"},
     "noise": {"data", "errors", "judge", "minima", "record"},
     "cost": {
-        *("config", "data", "errors", "judge", "losses", "minima", "models", "noise", "paths", "progress"),
+        *("backend", "config", "data", "errors", "judge", "losses", "minima", "models", "noise", "paths", "progress"),
         *("processes", "train", "usercode"),
     },
     "judge": {"config", "errors"},
@@ -90,6 +103,23 @@ def test_a_room_imports_only_the_rooms_before_it(file):
 def test_judging_and_drawing_know_no_tensorflow(room):
     for file in (SOURCE / room).glob("*.py"):
         assert not [name for name in imports_of(file) if name.split(".")[0] in ("tensorflow", "keras")]
+
+
+def imported_at_once(file):
+    """Packages that importing a file imports; what a function imports when it is called does not count."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_tensorflow_and_jax_are_imported_where_names_say_so():
+    helpers = {"example_norms.py", "chunks.py", "xla.py", "accumulate.py", "data_parallel.py"}  # Of TensorFlow's files.
+    for file in SOURCE.rglob("*.py"):
+        packages = set(imported_at_once(file))
+        assert "tensorflow" not in packages or file.stem.endswith("_tensorflow") or file.name in helpers, file
+        assert "jax" not in packages or file.stem.endswith("_jax"), file
 
 
 def test_runs_call_model_fit_in_exactly_one_place():

@@ -7,6 +7,7 @@ from scipy import linalg, special
 
 import batchscape as bs
 from batchscape.errors import InvalidInput
+from batchscape.minima import autodiff
 from batchscape.minima.hessian import hessian_eigenvalues, hessian_trace, hutchinson_trace, lanczos
 from batchscape.minima.line import interpolate
 from batchscape.minima.objective import Objective
@@ -160,6 +161,28 @@ def test_a_convolution_with_pooling_matches_differences_of_its_gradient():
     np.testing.assert_allclose(
         f.hessian_products(f.weights, np.eye(f.n_parameters)), dense_hessian(f, f.weights), atol=1e-7
     )
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_pooling_has_exact_second_derivatives_in_float32_too(jit):
+    """XLA computes them in bfloat16, 2 % off, so it must not be used there."""
+    layers = keras.layers
+    images, labels = RNG.normal(size=(24, 8, 8, 1)).astype(np.float32), np.arange(24) % 3
+
+    def build():
+        pooled = [layers.Conv2D(4, 3), layers.ReLU(), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(3)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *pooled])
+
+    single, double = build(), float64(build)
+    weights = double.get_weights()
+    vectors = RNG.normal(size=(2, double.count_params()))
+    products = []
+    for model in (single, double):
+        model.set_weights(weights)
+        f = Objective(model, images, labels)
+        f._derivatives = autodiff.derivatives(model, images, labels, f._derivatives._functions, chunk=10, jit=jit)
+        products.append(f.hessian_products(model.get_weights(), vectors))
+    np.testing.assert_allclose(*products, rtol=1e-4, atol=1e-5 * np.abs(products[1]).max())
 
 
 def test_nan_and_infinite_losses_stay_visible():

@@ -207,7 +207,8 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_what_the_first_layer_keeps_changes_nothing(digits, name):
+def test_what_the_first_layer_keeps_changes_nothing(digits, name, monkeypatch):
+    monkeypatch.setattr(autodiff, "FEWEST_PRODUCTS", 1)
     stack, keeps = NETS[name]
     build = "mlp" if stack is None else (lambda data: keras.Sequential([keras.Input(data.x_train.shape[1:]), *stack]))
     model = bs.build_model(build, digits, seed=0)
@@ -245,6 +246,12 @@ def test_a_first_layer_too_large_to_keep_is_made_anew(digits, monkeypatch):
     assert f._derivatives._linear_parts(np.array(weights), []) == []
 
 
+def test_a_convolution_of_few_products_is_not_kept(digits):
+    f = bs.Objective(bs.build_model("cnn", digits, seed=0), digits.x_val, digits.y_val)
+    assert f._derivatives._first_layer.products == 9
+    assert f._derivatives._linear_parts(np.array([f.flatten(f.weights)]), []) == []
+
+
 def test_a_layer_that_is_used_twice_is_not_the_first(digits):
     inputs = keras.Input((4,))
     shared = layers.Dense(4)
@@ -256,9 +263,10 @@ def test_a_layer_that_is_used_twice_is_not_the_first(digits):
     assert f._derivatives._first_layer is None
 
 
-def test_a_first_layer_behind_moments_that_differ_is_worked_out_anew():
+def test_a_first_layer_behind_moments_that_differ_is_worked_out_anew(monkeypatch):
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(center=False, scale=False), layers.Dense(2)])
+    monkeypatch.setattr(autodiff, "FEWEST_PRODUCTS", 1)
     f = bs.Objective(model, x, np.arange(20) % 2)
     a, b = f.weights, [weight + 1 for weight in f.weights]
     assert f._derivatives._first_layer.moves

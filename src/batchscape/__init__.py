@@ -6,6 +6,8 @@ first used. `dir(batchscape)` lists the public names.
 
 import importlib
 
+from batchscape import backend as _backend
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -83,6 +85,8 @@ _MODULES = {"optimizers": "train.optimizers", "schedules": "train.schedules"}
 """Public modules: `batchscape.optimizers.Rprop`."""
 
 __all__ = sorted([*_HOME, *_MODULES])
+
+_backend.choose()
 
 
 def __getattr__(name: str):

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-CHUNK = 2048
-"""Examples per forward pass outside training; fixed, so that no run is validated with its own batch size."""
+from batchscape.backend import CHUNK
 
 
 def to_device(examples):

@@ -209,7 +209,7 @@ def example_losses(loss: keras.Loss, y, y_pred):
 def _one_each(values):
     if not len(values.shape):
         raise InvalidInput("A loss must give one value an example, without taking their mean. Received: a single value")
-    return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
+    return values if len(values.shape) == 1 else ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
 
 
 def metric_functions(names: Sequence[str], model: keras.Model, x, y: np.ndarray) -> dict[str, Callable]:

@@ -40,7 +40,7 @@ def _start(parent: int, path: list[str], prepare: Callable | None, arguments: tu
     """Prepare the process: the parent's modules, and a life that follows the parent's."""
     sys.path[:] = path
     follow(parent)
-    quiet.import_tensorflow()
+    quiet.import_keras()
     if prepare is not None:
         prepare(*arguments)
 

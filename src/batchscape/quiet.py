@@ -1,6 +1,6 @@
-"""Importing TensorFlow without its greetings.
+"""Importing Keras and its backend without their greetings.
 
-Its C++ side writes to the file descriptor of stderr before it reads TF_CPP_MIN_LOG_LEVEL, so nothing gentler helps.
+TensorFlow's C++ side writes to the file descriptor of stderr before it reads TF_CPP_MIN_LOG_LEVEL, so nothing gentler helps.
 """
 
 import contextlib
@@ -9,16 +9,25 @@ import os
 import sys
 from collections.abc import Iterator
 
+from batchscape.backend import BACKENDS
+from batchscape.errors import InvalidInput
 
-def import_tensorflow() -> None:
-    """Import TensorFlow and Keras with stderr turned away, and log errors alone from then on."""
+
+def import_keras() -> None:
+    """Import Keras and its backend with stderr turned away, and log errors alone from then on."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in BACKENDS:
+            raise
+        raise InvalidInput(
+            "Keras needs a backend: install batchscape[tensorflow], or batchscape[jax] and set KERAS_BACKEND=jax. "
+            f"Received: no {error.name}"
+        ) from error
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from batchscape import cpu
+from batchscape import backend, cpu
 from batchscape.config import Cell
 
 SCHEMA_VERSION = 1
@@ -74,8 +74,10 @@ class Record:
 
 
 def run_hash(cell: Cell, data_sha256: str, model_fingerprint: str) -> str:
-    """The name of a run, 16 hexadecimal digits: the same for the same cell, data, model and schema."""
+    """The name of a run, 16 hexadecimal digits: the same for the same cell, data, model, schema and backend."""
     named = "\n".join((str(SCHEMA_VERSION), cell.to_json(), data_sha256, model_fingerprint))
+    if (on := backend.name()) != "tensorflow":  # Its random numbers are others: the same seed gives another start.
+        named += f"\n{on}"
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
@@ -86,7 +88,7 @@ def _short(value: Any) -> str:
 @functools.cache
 def environment() -> dict[str, Any]:
     """Versions, processor and threads of this process."""
-    packages = ("tensorflow", "keras", "numpy", "batchscape")
+    packages = (backend.name(), "keras", "numpy", "batchscape")
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},

@@ -54,20 +54,24 @@ def work_of(model: keras.Model, x) -> Work:
     """
     spec = keras.tree.map_structure(lambda array: tf.TensorSpec((1, *array.shape[1:]), array.dtype), x)
     graph = tf.function(functools.partial(model, training=True), autograph=False).get_concrete_function(spec).graph
-    inside = [node.op for body in graph.as_graph_def().library.function for node in body.node_def]
-    operations = graph.get_operations()
-    flops = sum(_convolution_flops(operation) for operation in operations)
+    outside = graph.get_operations()
+    inside = _operations(graph, in_loops=True)
+    flops = sum(_convolution_flops(operation) for operation in outside)
     return Work(
         convolution_flops=math.inf if any("Conv" in name for name in inside) else flops,
-        calls_python=any("PyFunc" in name for name in [*inside, *(operation.type for operation in operations)]),
+        calls_python=any("PyFunc" in name for name in [*inside, *(operation.type for operation in outside)]),
     )
+
+
+ROUGH = ("MaxPoolGradGrad", "MaxPool3DGradGrad")
+"""Operations that XLA computes in bfloat16, whatever their type: Hessian-vector products would be off by some percent."""
 
 
 def program(function: Callable, *, jit: bool) -> Callable:
     """Compile a function of tensors, afresh for each shape that comes along.
 
-    Concrete functions, since TensorFlow warns of traces it takes for a mistake. Where XLA lacks an operation (on a CPU,
-    the second derivative of max pooling) we go without it.
+    Concrete functions, since TensorFlow warns of traces it takes for a mistake. Where XLA lacks an operation, or computes it
+    roughly (the second derivative of max pooling), we go without it.
 
     Args:
         function: What to compile; it takes and returns tensors, or trees of them.
@@ -82,6 +86,8 @@ def program(function: Callable, *, jit: bool) -> Callable:
         for with_xla in [True, False] if jit else [False]:
             traced = tf.function(function, jit_compile=with_xla, autograph=False)
             concrete = traced.get_concrete_function(*arguments)
+            if with_xla and any(name.startswith(ROUGH) for name in _operations(concrete.graph)):
+                continue
             try:
                 result = concrete(*arguments)
             except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
@@ -92,6 +98,13 @@ def program(function: Callable, *, jit: bool) -> Callable:
                 return result
 
     return call
+
+
+def _operations(graph, *, in_loops: bool = False) -> set[str]:
+    """Types of the operations in a graph, with those in the bodies of its loops, or of the latter alone."""
+    definition = graph.as_graph_def()
+    inside = {node.op for body in definition.library.function for node in body.node_def}
+    return inside if in_loops else inside | {node.op for node in definition.node}
 
 
 def _convolution_flops(operation) -> float:

@@ -7,7 +7,7 @@ import typer
 from batchscape import profiles
 from batchscape.cli import parse, show
 from batchscape.cli.app import Quiet, Tables, app
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
 Model = Annotated[str, typer.Option(help="Name, module:function, or a .keras file.")]
 Dataset = Annotated[str, typer.Option("--dataset", "--data", help="Name, .npz file or module:function.")]
@@ -48,7 +48,7 @@ def probe(
     """Measure what a batch costs in time and memory, and find the largest that fits, in a process of its own."""
     if study is not None:
         profiles.find(study, profiles.COST_PROFILES)
-        import_tensorflow()
+        import_keras()
         from batchscape.cost_study import run_cost_study
         from batchscape.study import folder_of
 

@@ -9,7 +9,7 @@ from batchscape import paths, profiles
 from batchscape.cli import parse, show
 from batchscape.cli.app import Executor, Quiet, Tables, Workers, app
 from batchscape.errors import InvalidInput, unknown_name
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
 
 @app.command(
@@ -50,7 +50,7 @@ def landscape(
     from batchscape.sweep.store import Store as RunStore
 
     runs = RunStore(where[0]).require()
-    import_tensorflow()
+    import_keras()
     from batchscape import landscape as drawn
 
     folder, basis = out or runs.path / "figures", f"Runs of {runs.path.name}"
@@ -66,7 +66,7 @@ def landscape(
 def _landscape_of_files(files: list[str], dataset: str, out: str, sizes: dict, *, show_progress: bool) -> None:
     if len(files) > 3:
         raise InvalidInput(f"landscape takes one, two or three .keras files. Received: {len(files)}")
-    import_tensorflow()
+    import_keras()
     from batchscape import landscape as drawn
 
     if len(files) == 2:
@@ -106,7 +106,7 @@ def noise(
         from batchscape.sweep.store import Store as RunStore
 
         runs = RunStore(store).require()
-    import_tensorflow()
+    import_keras()
     if runs is not None:
         from batchscape import noise_study
 
@@ -147,7 +147,7 @@ def sharpness(
     if study is not None:
         if study not in (known := (*profiles.MINIMA_PROFILES, *profiles.REPLICATIONS)):
             raise unknown_name("study", study, known)
-        import_tensorflow()
+        import_keras()
         from batchscape import minima_study
         from batchscape.study import folder_of
 
@@ -159,7 +159,7 @@ def sharpness(
             found = minima_study.run_replication(study, folder, **how)
         show.print_tables(found, tables or folder / "minima", folder / "figures")
     elif where.endswith(".keras"):
-        import_tensorflow()
+        import_keras()
         from batchscape import minima_study
 
         print(minima_study.sharpness_of_file(where, dataset).to_string(float_format="{:.4g}".format))
@@ -167,7 +167,7 @@ def sharpness(
         from batchscape.sweep.store import Store as RunStore
 
         runs = RunStore(where).require()
-        import_tensorflow()
+        import_keras()
         from batchscape import minima_study
 
         found = minima_study.sharpness_of_runs(runs, **how)
@@ -196,7 +196,7 @@ def rates(
         print(found.to_string(index=False, float_format="{:.4g}".format))
         return
     profiles.find(study, profiles.RATES_PROFILES)
-    import_tensorflow()
+    import_keras()
     from batchscape.rates_study import run_rates_study
 
     _print_profile("rates", study, run_rates_study, tables, executor=executor, workers=workers, show_progress=not quiet)
@@ -228,7 +228,7 @@ def target(
         print(describe_targets(load_results(store, curves=True), at, metric=metric))
         return
     profiles.find(study, profiles.TARGET_PROFILES)
-    import_tensorflow()
+    import_keras()
     from batchscape.target_study import run_target_study
 
     _print_profile(
@@ -253,7 +253,7 @@ def _print_study(name: str, tables: str | None, **how) -> None:
     """Run a study of the gradient, and say what its records say."""
     if name not in (known := (*profiles.PROFILES, "mnist")):
         raise unknown_name("study", name, known)
-    import_tensorflow()
+    import_keras()
     from batchscape import noise_study
     from batchscape.study import folder_of
 

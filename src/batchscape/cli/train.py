@@ -9,7 +9,7 @@ from batchscape import config, profiles
 from batchscape.cli import parse, show
 from batchscape.cli.app import Executor, Quiet, Store, Workers, app
 from batchscape.errors import InvalidInput
-from batchscape.quiet import import_tensorflow
+from batchscape.quiet import import_keras
 
 
 @app.command(epilog="Example: `batchscape reproduce --profile quick`")
@@ -25,7 +25,7 @@ def reproduce(
 ) -> None:
     """Run the main job: sweep the batch size on digits, measure the minima, judge the statements, draw the figures."""
     profiles.find(profile)
-    import_tensorflow()
+    import_keras()
     from batchscape import study
     from batchscape.tables import Tables
 
@@ -123,7 +123,7 @@ def sweep(
         engine=engine,
         seed=range(parse.at_least_one("seeds", seeds)),
     )
-    import_tensorflow()
+    import_keras()
     from batchscape.sweep.run import run_sweep
 
     frame = run_sweep(grid, store=store, executor=executor, workers=workers, show_progress=not quiet)

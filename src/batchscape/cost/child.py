@@ -142,15 +142,9 @@ def serve(parent: int) -> None:
         except BatchscapeError as error:
             reply = "raised", error
         except Exception as error:
-            kind = OutOfMemory if isinstance(error, _memory_errors()) else ChildFailed
+            kind = OutOfMemory if memory.ran_out(error) else ChildFailed
             reply = "raised", kind(f"{type(error).__name__}: {telling_line(error)[:300]}")
         _send(replies, reply)
-
-
-def _memory_errors() -> tuple[type[Exception], ...]:
-    """The types of exception that say that memory ran out; TensorFlow's where somebody has loaded it."""
-    tensorflow = sys.modules.get("tensorflow")
-    return (MemoryError,) if tensorflow is None else (MemoryError, tensorflow.errors.ResourceExhaustedError)
 
 
 def _send(stream: BinaryIO, value: Any) -> None:

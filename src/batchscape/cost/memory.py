@@ -107,3 +107,10 @@ def _write(file: str, value: str) -> None:
         pathlib.Path(file).write_text(value)
     except OSError:
         return
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an exception says that memory ran out: TensorFlow has a type for it, JAX says so in its message."""
+    name = type(error).__name__
+    of_jax = name == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or name == "ResourceExhaustedError" or of_jax

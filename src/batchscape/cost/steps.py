@@ -7,13 +7,13 @@ inside the epochs of `fit`; what lies between two epochs is timed apart, since i
 import math
 import statistics
 import time
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from batchscape import losses, models
+from batchscape import backend, losses, models
 from batchscape.config import Cell
 from batchscape.cost import memory
 from batchscape.cost.source import Source
@@ -105,8 +105,8 @@ class Steps:
     """
 
     def __init__(self, source: Source):
-        gpu = _first_gpu(source.device_limit)
-        self._device = "GPU:0" if gpu else None
+        gpu = _device().first_gpu(source.device_limit)
+        self._on_gpu = gpu is not None
         self._data = data = source.load()
         loaded = memory.resident()
         self._model = model = models.build_model(source.build, data, seed=0, precision=source.precision)
@@ -117,10 +117,10 @@ class Steps:
         optimizer = optimizers.make(Cell(), model)
         fused = source.engine == "fused"
         jit = "auto" if source.jit is None and not fused else bool(source.jit)
-        model.compile(optimizer, loss, jit_compile=False if fused else jit)
+        model.compile(optimizer, loss, jit_compile=jit if engine.own().XLA_IS_OPTIONAL else True)
         model.optimizer.build(model.trainable_variables)
         self._fused_seconds: dict[int, float] = {}
-        self._fused = engine.Fused(model, data, jit=source.jit) if fused else None
+        self._fused = engine.own().Fused(model, data, jit=source.jit) if fused else None
         self.facts = {
             "n_train": data.n_train,
             "data": data.meta["name"],
@@ -135,7 +135,7 @@ class Steps:
             "jit": source.jit,
             "precision": model.dtype_policy.name,
             "device": gpu or "CPU",
-            "device_memory": _memory_of_gpu() if gpu else None,
+            "device_memory": _device().memory_of_gpu() if gpu else None,
             "loaded_bytes": loaded,
             "built_bytes": memory.resident(),
         }
@@ -147,8 +147,8 @@ class Steps:
             `compile_seconds` (the first update, less a later one), `seconds` an update, and `peak_bytes`: of a GPU for this
             batch; of this process since it began, so that only a batch larger than all before it shows.
         """
-        if self._device is not None:
-            tf.config.experimental.reset_memory_stats(self._device)
+        if self._on_gpu:
+            _device().forget_peak()
         first = self._run(batch_size, 0.0, fewest=0).first
         timing = self.time(batch_size, seconds)
         compile_seconds = max(0.0, first - timing.update)
@@ -156,8 +156,8 @@ class Steps:
 
     def try_out(self, batch_size: int) -> int:
         """Train two updates; returns the peak in bytes, as `measure` does."""
-        if self._device is not None:
-            tf.config.experimental.reset_memory_stats(self._device)
+        if self._on_gpu:
+            _device().forget_peak()
         self._run(batch_size, 0.0, fewest=1)
         return self._peak()
 
@@ -184,6 +184,8 @@ class Steps:
             counts = [1] + [self._updates_in_block(batch_size, seconds)] * FEWEST_UPDATES
             return {**self._fused.blocks_of(plan, counts), "epochs": 1}
         if data.pipeline is not None:
+            import tensorflow as tf
+
             batches = data.pipeline.batch(batch_size, drop_remainder=True)
             batches = batches.apply(tf.data.experimental.assert_cardinality(data.n_train // batch_size))
             return {"x": batches, "shuffle": False, "epochs": MOST_EPOCHS}
@@ -198,18 +200,18 @@ class Steps:
         return int(min(most, max(1, share / self._fused_seconds.get(batch_size, math.inf))))
 
     def _peak(self) -> int:
-        if self._device is None:
-            return memory.peak()
-        return tf.config.experimental.get_memory_info(self._device)["peak"]
+        return _device().peak() if self._on_gpu else memory.peak()
 
 
 def _trained(model: keras.Model, **arguments: Any) -> None:
     """Train; what the user's own layers raise, other than for want of memory, is named as theirs."""
     try:
         fit.run_fit(model, **arguments)
-    except (BatchscapeError, MemoryError, tf.errors.ResourceExhaustedError):
+    except BatchscapeError:
         raise
     except Exception as error:
+        if memory.ran_out(error):
+            raise
         raise UserCodeError(
             f"Training {model.name} raised {type(error).__name__}: {telling_line(error)[:300]}"
         ) from error
@@ -220,22 +222,9 @@ def _short(rate: float | None) -> float | None:
     return None if rate is None else float(f"{rate:.7g}")
 
 
-def _first_gpu(limit: int | None) -> str | None:
-    """The name of the first GPU, with its memory limited; None without one."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return None
-    if limit is not None:
-        share = tf.config.LogicalDeviceConfiguration(memory_limit=max(1, limit // 2**20))
-        tf.config.set_logical_device_configuration(gpus[0], [share])
-    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
-
-
-def _memory_of_gpu() -> int:
-    """Bytes that TensorFlow may use of the first GPU."""
-    from tensorflow.python.client import device_lib
-
-    return next(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
+def _device() -> ModuleType:
+    """What this backend knows of a GPU."""
+    return backend.part_of("batchscape.cost.device")
 
 
 _steps: Steps | None = None

@@ -8,6 +8,8 @@ permutation in every epoch, so every epoch sees the same mini-batches (the mecha
 import numpy as np
 import optree
 
+from batchscape.errors import InvalidInput
+
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which epoch `epoch` of a run with seed `seed` visits `n` training examples.
@@ -46,7 +48,12 @@ def make_dataset(x, y, batch_size: int, seed: int, epoch: int, *, last_batch: st
     Returns:
         A `tf.data.Dataset` of (x, y) pairs with shapes (batch_size, ...).
     """
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            "A tf.data.Dataset needs TensorFlow: install batchscape[tensorflow]. Received: none"
+        ) from error
 
     order = epoch_order(len(y), seed, epoch)
     on_device = optree.tree_map(tf.convert_to_tensor, (x, y))

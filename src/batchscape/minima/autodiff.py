@@ -1,18 +1,19 @@
-"""Derivatives of a model's mean loss with respect to its weights: the one file that knows TensorFlow's tapes.
+"""Derivatives of a model's mean loss with respect to its weights, on the backend that Keras runs on.
 
 All functions here take the weights as arguments and go through `model.stateless_call`, so they never touch the model.
-Sums over examples are kept in float64; each example is computed in the precision of the model.
+Sums over examples are kept in float64; each example is computed in the precision of the model. What is compiled stands in
+`autodiff_tensorflow` and `autodiff_jax`; this is what they share.
 """
 
+import abc
 import functools
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from batchscape import chunks, xla
-from batchscape.minima import example_norms, first_layer
+from batchscape import backend
 from batchscape.minima.first_layer import FirstLayer
 
 BLOCK_BYTES = 1 << 28
@@ -24,11 +25,22 @@ POINTS_PER_CALL = 32
 KEPT_BYTES = 2 << 30
 """Memory for what the first layer makes of all examples at the corners of a line or plane; more is made anew."""
 
+FEWEST_PRODUCTS = 64
+"""Products behind each number that the first layer makes, from which on it pays to keep it: reading one takes time too.
+
+With 784, in the MLP, a line has 5 times the points a second; with 25, in LeNet, it has 0.9 times (`benchmarks/minima.py`).
+"""
+
 VECTORS_PER_PASS = 8
 """Hessian-vector products that share one forward and one gradient pass; more only cost compile time."""
 
 
-class Derivatives:
+def derivatives(*arguments, **options) -> "Derivatives":
+    """The `Derivatives` of this backend."""
+    return backend.part_of(__name__).Derivatives(*arguments, **options)
+
+
+class Derivatives(abc.ABC):
     """The mean of some functions over all examples, and the gradient and Hessian of the first, as compiled functions.
 
     Args:
@@ -39,7 +51,7 @@ class Derivatives:
         chunk: Largest number of examples in a forward pass.
         sample_weight: What the loss of each example counts, shape (n,); 1 if None.
         regularizers: Whether the loss has the terms that layers add to it.
-        jit: Whether XLA compiles; by the rule of `xla` if None.
+        jit: Whether XLA compiles; by the rule of the backend if None.
     """
 
     def __init__(
@@ -55,22 +67,22 @@ class Derivatives:
         jit: bool | None = None,
     ):
         self._model, self._functions, self._chunk, self._regularizers = model, functions, chunk, regularizers
-        jit = xla.work_of(model, x).suits_xla(min(chunk, len(y))) if jit is None else jit
         self._n = len(y)
         counts = np.ones(self._n) if sample_weight is None else sample_weight
-        self._examples = chunks.to_device((x, y, counts.astype(np.float32)))
+        self._examples = self._to_device((x, y, counts.astype(np.float32)))
         self._shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self._dtype = model.trainable_variables[0].dtype
-        self._means = xla.program(self._sum_functions, jit=jit)
-        self._gradient = xla.program(lambda *weights: self._sum_gradients(*weights, self._examples), jit=jit)
-        self._batch_gradient = xla.program(self._mean_gradient, jit=jit)
-        self._points = xla.program(self._sum_at_points, jit=jit)
-        self._first = xla.program(self._first_outputs, jit=jit)
-        self._moments = xla.program(self._mean_moments, jit=jit)
-        self._products = xla.program(self._sum_products, jit=jit)
-        self._example_sums = xla.program(self._sum_examples, jit=jit)
-        self._batch_gradients = xla.program(self._mean_gradients, jit=jit)
+        jit = self._chooses_xla(x, min(chunk, self._n)) if jit is None else jit
+        self._means = self._program(self._sum_functions, jit)
+        self._gradient = self._program(self._sum_gradients, jit)
+        self._batch_gradient = self._program(self._mean_gradient, jit)
+        self._points = self._program(self._sum_at_points, jit)
+        self._first = self._program(self._first_outputs, jit)
+        self._moments = self._program(self._mean_moments, jit)
+        self._products = self._program(self._sum_products, jit)
+        self._example_sums = self._program(self._sum_examples, jit)
+        self._batch_gradients = self._program(self._mean_gradients, jit)
 
     def means(self, trainable: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
         """The mean of every function, float64, shape (functions,).
@@ -79,7 +91,7 @@ class Derivatives:
             trainable: All trainable weights as one vector, shape (p,).
             other: The other variables, in the order of `model.non_trainable_variables`.
         """
-        return self._means(*self._arguments(trainable, other)).numpy() / self._n
+        return np.asarray(self._means(*self._arguments(trainable, other))) / self._n
 
     def value_and_gradient(
         self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray | None = None
@@ -87,9 +99,9 @@ class Derivatives:
         """The mean loss and its gradient, float64, shape (p,), over all examples or over some rows."""
         arguments = self._arguments(trainable, other)
         if rows is None:
-            loss, gradient = (total.numpy() / self._n for total in self._gradient(*arguments))
+            loss, gradient = (np.asarray(total) / self._n for total in self._gradient(*arguments))
         else:
-            loss, gradient = (mean.numpy() for mean in self._batch_gradient(*arguments, tf.constant(rows)))
+            loss, gradient = map(np.asarray, self._batch_gradient(*arguments, rows))
         return float(loss), gradient
 
     def example_gradient_sums(
@@ -103,12 +115,10 @@ class Derivatives:
         total, squares = np.zeros(sum(self._sizes)), []
         for first in range(0, self._n, block):
             rows = np.arange(first, first + block)
-            inside = tf.constant(rows < self._n)
-            block_sum, block_squares = self._example_sums(
-                *arguments, tf.constant(np.minimum(rows, self._n - 1)), inside
-            )
-            total += block_sum.numpy()
-            squares.append(block_squares.numpy()[rows < self._n])
+            inside = rows < self._n
+            block_sum, block_squares = self._example_sums(*arguments, np.minimum(rows, self._n - 1), inside)
+            total += np.asarray(block_sum)
+            squares.append(np.asarray(block_squares)[inside])
         return total, np.concatenate(squares)
 
     def batch_gradients(self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -117,7 +127,7 @@ class Derivatives:
         block = self._block(len(rows), sum(self._sizes))
         padded = np.resize(rows, (-(-len(rows) // block) * block, rows.shape[1]))
         gradients = [
-            self._batch_gradients(*arguments, tf.constant(part)) for part in np.split(padded, len(padded) // block)
+            np.asarray(self._batch_gradients(*arguments, part)) for part in np.split(padded, len(padded) // block)
         ]
         return np.concatenate(gradients)[: len(rows)].astype(np.float64)
 
@@ -130,8 +140,8 @@ class Derivatives:
             width = 1 if len(block) == 1 else VECTORS_PER_PASS  # Two widths, so that two programs serve every k.
             padded = np.zeros((width, vectors.shape[1]))
             padded[: len(block)] = block
-            product = self._products(*arguments, tf.constant(padded, self._dtype))
-            blocks.append(product.numpy()[: len(block)])
+            product = self._products(*arguments, ops.convert_to_tensor(padded, self._dtype))
+            blocks.append(np.asarray(product)[: len(block)])
         return np.concatenate(blocks) / self._n
 
     def means_at(
@@ -149,7 +159,7 @@ class Derivatives:
             A function of the cₖ of each sum, shape (m, k), and of those of the other variables, shape (m, k); it returns
             the means, float64, shape (m, functions).
         """
-        stacked = tf.constant(trainable, tf.float64), [tf.convert_to_tensor(value) for value in other]
+        stacked = self._to_device((trainable.astype(np.float64), list(other)))
         products = self._linear_parts(trainable, other)
 
         def means(shares: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -157,219 +167,127 @@ class Derivatives:
             found = []
             for first in range(0, len(shares), size):
                 rows = np.minimum(np.arange(first, first + size), len(shares) - 1)
-                sums = self._points(*stacked, products, tf.constant(shares[rows]), tf.constant(others[rows]))
-                found.append(sums.numpy())
+                sums = self._points(self._examples, *stacked, products, shares[rows], others[rows])
+                found.append(np.asarray(sums))
             return np.concatenate(found)[: len(shares)] / self._n
 
         return means
 
-    def _linear_parts(self, trainable, other) -> list[tf.Tensor]:
+    def _linear_parts(self, trainable, other) -> list:
         """What the first layer makes of the data at each point, before its bias; empty where there is none to keep."""
         first = self._first_layer
         if first is None or (first.moves and any((value != value[:1]).any() for value in other)):
             return []
-        if 4 * first.size * self._n * len(trainable) > KEPT_BYTES:
+        if first.products < FEWEST_PRODUCTS or 4 * first.size * self._n * len(trainable) > KEPT_BYTES:
             return []
         others = [[value[k] for value in other] for k in range(len(trainable))]
         return [self._first(*self._arguments(*point)) for point in zip(trainable, others, strict=True)]
 
     def moments(self, trainable: np.ndarray, other: Sequence[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         """The other variables, with the moments of every BatchNorm layer as means over batches, rows (batches, B)."""
-        return [value.numpy() for value in self._moments(*self._arguments(trainable, other), tf.constant(rows))]
+        if not self._scale_of_moments():
+            return list(other)
+        return [np.asarray(value) for value in self._moments(*self._arguments(trainable, other), rows)]
 
     def _block(self, n: int, size: int) -> int:
         """How many of n examples or batches are worked on at a time, where each makes `size` numbers."""
         return min(n, max(1, BLOCK_BYTES // (8 * max(size, 1))))
 
     def _arguments(self, trainable, other):
-        return tf.constant(trainable, self._dtype), [tf.convert_to_tensor(value) for value in other]
+        return self._examples, ops.convert_to_tensor(trainable, self._dtype), self._to_device(list(other))
 
-    def _variables(self, trainable) -> list[tf.Tensor]:
-        parts = tf.split(trainable, self._sizes)
-        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+    def _variables(self, trainable) -> list:
+        parts = self._split(trainable, self._sizes)
+        return [ops.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _predict(self, trainable, other, x):
         """Outputs, and what layers add to the loss."""
         found = self._model.stateless_call(
             self._variables(trainable), other, x, training=False, return_losses=self._regularizers
         )
-        terms = [tf.cast(term, self._dtype) for term in found[2]] if self._regularizers else []
-        return found[0], tf.add_n(terms) if terms else tf.zeros((), self._dtype)
+        terms = [ops.cast(term, self._dtype) for term in found[2]] if self._regularizers else []
+        return found[0], sum(terms[1:], terms[0]) if terms else ops.zeros((), self._dtype)
+
+    def _totals(self, y_pred, penalty, y, counts, mask) -> list:
+        """The sum of every function over the examples of a chunk; float64."""
+        values = [function(y, y_pred) for function in self._functions]
+        values[0] = values[0] * ops.cast(counts, values[0].dtype) + ops.cast(penalty, values[0].dtype)
+        return [self._masked_sum(value, mask) for value in values]
 
     def _loss(self, trainable, other, x, y, counts, mask):
         return self._totals(*self._predict(trainable, other, x), y, counts, mask)[0]
 
-    def _totals(self, y_pred, penalty, y, counts, mask):
-        """The sum of every function over the examples of a chunk; float64, a list."""
-        values = [function(y, y_pred) for function in self._functions]
-        values[0] = values[0] * tf.cast(counts, values[0].dtype) + tf.cast(penalty, values[0].dtype)
-        return [chunks.masked_sum(value, mask) for value in values]
-
-    def _sum_functions(self, trainable, other):
-        def sums(x, y, counts, mask):
-            return tf.stack(self._totals(*self._predict(trainable, other, x), y, counts, mask))
-
-        return self._accumulate(sums, tf.zeros(len(self._functions), tf.float64), self._examples)
+    def _scale_of_moments(self) -> dict[int, float]:
+        """1 − momentum, by the id of each moment that a BatchNorm layer of the model follows."""
+        return {
+            id(moment): 1 - layer.momentum
+            for layer in self._model._flatten_layers(include_self=False)
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+            for moment in (layer.moving_mean, layer.moving_variance)
+        }
 
     @functools.cached_property
+    @abc.abstractmethod
     def _first_layer(self) -> FirstLayer | None:
-        found = []
-
-        def probe(trainable, other):
-            x = chunks.take(self._examples[0], [0])
-            found.append(first_layer.find(self._model, lambda: self._predict(trainable, other, x), trainable, other))
-
-        other = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
-        tf.function(probe, autograph=False).get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other)
-        return found[0]
-
-    def _first_outputs(self, trainable, other):
-        x = self._examples[0]
-        return self._first_layer.linear_part(lambda: self._predict(trainable, other, x))
-
-    def _sum_at_points(self, trainable, other, products, shares, others):
-        def sums_at(share_and_other):
-            share, share_of_other = share_and_other
-            here = tf.cast(tf.linalg.matvec(trainable, share, transpose_a=True), self._dtype)
-            rest = [_weighted(value, share_of_other) for value in other]
-
-            def sums(x, y, counts, parts, mask):
-                def call():
-                    return self._predict(here, rest, x)
-
-                if parts:
-                    product = tf.add_n(
-                        [tf.cast(c, part.dtype) * part for c, part in zip(tf.unstack(share), parts, strict=True)]
-                    )
-                    outputs = self._first_layer.with_linear_part(product, call)
-                else:
-                    outputs = call()
-                return tf.stack(self._totals(*outputs, y, counts, mask))
-
-            start = tf.zeros(len(self._functions), tf.float64)
-            x, y, counts = self._examples
-            return self._accumulate(sums, start, (x, y, counts, products) if products else (x, y, counts, []))
-
-        return tf.map_fn(sums_at, (shares, others), fn_output_signature=tf.float64)
-
-    def _mean_moments(self, trainable, other, rows):
-        """Moments of batches, by training steps from moments of zero, which give 1 − momentum times those of the batch."""
-        variables = self._model.non_trainable_variables
-        scale = _scale_of_moments(self._model)
-        zeroed = [
-            tf.zeros_like(value) if id(variable) in scale else value
-            for variable, value in zip(variables, other, strict=True)
-        ]
-
-        def of_batch(batch):
-            x = chunks.take(self._examples[0], batch)
-            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
-            return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
-
-        kinds = [variable.dtype for variable in variables if id(variable) in scale]
-        means = iter([tf.reduce_mean(value, axis=0) for value in tf.map_fn(of_batch, rows, fn_output_signature=kinds)])
-        return [next(means) if id(v) in scale else value for v, value in zip(variables, other, strict=True)]
-
-    def _value_and_gradient(self, trainable, other, x, y, counts, mask):
-        with tf.GradientTape() as tape:
-            tape.watch(trainable)
-            loss = self._loss(trainable, other, x, y, counts, mask)
-        return loss, tape.gradient(loss, trainable)
-
-    def _sum_gradients(self, trainable, other, examples):
-        def gradient(*chunk):
-            loss, gradient = self._value_and_gradient(trainable, other, *chunk)
-            return loss, tf.cast(gradient, tf.float64)
-
-        start = tf.zeros((), tf.float64), tf.zeros(sum(self._sizes), tf.float64)
-        return self._accumulate(gradient, start, examples)
+        """The layer whose products with the data are kept along lines and planes."""
 
     @functools.cached_property
+    @abc.abstractmethod
     def _sizes_of_norms(self) -> list[int] | None:
         """How many numbers an example takes where ‖gᵢ‖² can be had without gᵢ, by variable; None where it cannot."""
-        found = []
 
-        def probe(trainable, other, x, n):
-            variables = self._variables(trainable)
-            self._model.stateless_call(variables, other, x, training=False)
-            found.append(example_norms.uses(variables, n))
+    @abc.abstractmethod
+    def _program(self, function: Callable, jit: bool) -> Callable:
+        """Compile a function of (examples, trainable, other, ...), afresh for each shape."""
 
-        other = [variable.value for variable in self._model.non_trainable_variables]
-        trainable = tf.zeros(sum(self._sizes), self._dtype)
-        for n in (2, 3):  # Two numbers of examples, since one may be the size of something else.
-            x = chunks.take(self._examples[0], [0] * n)
-            tf.function(probe, autograph=False).get_concrete_function(trainable, other, x, n)
-        return None if None in found or self._regularizers else [use.size for use in found[0]]
+    @abc.abstractmethod
+    def _to_device(self, arrays):
+        """A tree of arrays as tensors."""
 
-    def _sum_examples(self, trainable, other, rows, inside):
-        way = self._sum_by_gradients if self._sizes_of_norms is None else self._sum_by_slopes
-        return way(trainable, other, rows, inside)
+    @abc.abstractmethod
+    def _split(self, vector, sizes: list[int]) -> list:
+        """The parts of a vector."""
 
-    def _sum_by_slopes(self, trainable, other, rows, inside):
-        """Σ gᵢ and ‖gᵢ‖² by way of the slopes at the layers."""
-        x, y, counts = chunks.take(self._examples, rows)
-        variables = self._variables(trainable)
-        y_pred = self._model.stateless_call(variables, other, x, training=False)[0]
-        loss = self._totals(y_pred, tf.zeros((), self._dtype), y, counts, inside)[0]
-        squares = example_norms.square_norms(loss, example_norms.uses(variables, rows.shape[0]))
-        return tf.cast(tf.gradients(loss, trainable)[0], tf.float64), tf.cast(squares, tf.float64)
+    @abc.abstractmethod
+    def _chooses_xla(self, x, rows: int) -> bool:
+        """Whether XLA suits passes of so many examples."""
 
-    def _sum_by_gradients(self, trainable, other, rows, inside):
-        """Σ gᵢ and ‖gᵢ‖² from the gradients themselves, for any model."""
+    @abc.abstractmethod
+    def _masked_sum(self, values, mask):
+        """Σ of the values that the mask lets through, in float64; see `chunks.masked_sum`."""
 
-        def gradient(example):
-            one = keras.tree.map_structure(lambda array: array[None], example)
-            return self._value_and_gradient(trainable, other, *one, True)[1]
+    @abc.abstractmethod
+    def _sum_functions(self, examples, trainable, other):
+        """The sum of every function over all examples."""
 
-        examples = chunks.take(self._examples, rows)
-        try:
-            gradients = tf.vectorized_map(gradient, examples)
-        except (TypeError, ValueError, NotImplementedError):  # As for the loops of recurrent layers.
-            gradients = tf.map_fn(gradient, examples, fn_output_signature=self._dtype)
-        parts = tf.split(tf.where(inside[:, None], gradients, 0.0), self._sizes, axis=1)
-        squares = tf.stack([tf.reduce_sum(part * part, axis=1) for part in parts], axis=1)
-        total = tf.concat([tf.reduce_sum(part, axis=0) for part in parts], axis=0)
-        return tf.cast(total, tf.float64), tf.cast(squares, tf.float64)
+    @abc.abstractmethod
+    def _first_outputs(self, examples, trainable, other):
+        """What the first layer makes of all examples, before its bias."""
 
-    def _mean_gradients(self, trainable, other, rows):
-        def mean_gradient(batch):
-            return tf.cast(self._mean_gradient(trainable, other, batch)[1], self._dtype)
+    @abc.abstractmethod
+    def _sum_at_points(self, examples, trainable, other, products, shares, others):
+        """The sum of every function at each of some sums of points."""
 
-        return tf.map_fn(mean_gradient, rows, fn_output_signature=self._dtype)
+    @abc.abstractmethod
+    def _mean_moments(self, examples, trainable, other, rows):
+        """See `moments`."""
 
-    def _mean_gradient(self, trainable, other, rows):
-        sums = self._sum_gradients(trainable, other, chunks.take(self._examples, rows))
-        return [total / rows.shape[0] for total in sums]
+    @abc.abstractmethod
+    def _sum_gradients(self, examples, trainable, other):
+        """The sum of the loss, and of its gradient."""
 
-    def _sum_products(self, trainable, other, vectors):
-        def products(*chunk):
-            with tf.GradientTape(persistent=True) as outer:
-                outer.watch(trainable)
-                _, gradient = self._value_and_gradient(trainable, other, *chunk)
-                slopes = [tf.tensordot(gradient, vector, 1) for vector in tf.unstack(vectors)]
-            # A model that is linear in its weights has no second derivative to find: that is zero, not an error.
-            zero = tf.UnconnectedGradients.ZERO
-            rows = [outer.gradient(slope, trainable, unconnected_gradients=zero) for slope in slopes]
-            return tf.cast(tf.stack(rows), tf.float64)
+    @abc.abstractmethod
+    def _mean_gradient(self, examples, trainable, other, rows):
+        """The mean of the loss, and of its gradient, over some rows."""
 
-        return self._accumulate(products, tf.zeros((vectors.shape[0], sum(self._sizes)), tf.float64), self._examples)
+    @abc.abstractmethod
+    def _mean_gradients(self, examples, trainable, other, rows):
+        """The mean gradients of batches, in the precision of the model."""
 
-    def _accumulate(self, function, start, examples):
-        return chunks.accumulate(function, start, examples, chunk=self._chunk)
+    @abc.abstractmethod
+    def _sum_examples(self, examples, trainable, other, rows, inside):
+        """Σ gᵢ, and ‖gᵢ‖² by variable, over the rows that are inside."""
 
-
-def _weighted(values: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
-    """Σ cₖ vₖ over the first axis; whole numbers, which no sum makes sense of, are those of the first."""
-    if not values.dtype.is_floating:
-        return values[0]
-    return tf.cast(tf.tensordot(shares, tf.cast(values, shares.dtype), 1), values.dtype)
-
-
-def _scale_of_moments(model: keras.Model) -> dict[int, float]:
-    """1 − momentum, by the id of each moment that a BatchNorm layer of a model follows."""
-    return {
-        id(moment): 1 - layer.momentum
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-        for moment in (layer.moving_mean, layer.moving_variance)
-    }
+    @abc.abstractmethod
+    def _sum_products(self, examples, trainable, other, vectors):
+        """Products of the Hessian of the summed loss with vectors."""

@@ -6,10 +6,10 @@ the data, or a function of the data alone, the products XWᵢ are made once, and
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 
 import keras
-import tensorflow as tf
 from keras import layers, ops
 
 LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -30,12 +30,17 @@ class FirstLayer:
     moves: bool
     size: int
 
+    @property
+    def products(self) -> int:
+        """How many products each of these numbers is the sum of."""
+        return math.prod(self.layer.kernel.shape[:-1])
+
     def linear_part(self, call: Callable[[], object]):
         """X W of this layer in a call of its model."""
         found = []
 
         def look(inputs, *_, **__):
-            found.append(_linear(self.layer, inputs))
+            found.append(linear(self.layer, inputs))
             return self._rest(found[0])
 
         with _calls(self.layer, look):
@@ -53,27 +58,15 @@ class FirstLayer:
         return self.layer.activation(product)
 
 
-def find(model: keras.Model, call: Callable[[], object], trainable: tf.Tensor, other: Sequence[tf.Tensor]):
-    """The `FirstLayer` of a model in the graph that is being traced; None where there is none.
-
-    Args:
-        model: The model.
-        call: Calls it on one example, with its variables taken from the following.
-        trainable: The tensor that all trainable variables are cut from.
-        other: The other variables.
-    """
+def inputs_of_layers(model: keras.Model, call: Callable[[], object]) -> dict[keras.Layer, list]:
+    """What each layer that can be split is called with in a call of its model that is being traced, in order."""
     inputs: dict[keras.Layer, list] = {}
     with contextlib.ExitStack() as stack:
         for layer in model._flatten_layers(include_self=False):
             if type(layer) in LINEAR and getattr(layer, "data_format", "channels_last") == "channels_last":
                 stack.enter_context(_calls(layer, _watch(layer, inputs)))
         call()
-    for layer, seen in inputs.items():
-        sources = _sources(seen[0])
-        if len(seen) == 1 and trainable.ref() not in sources:
-            size = _linear(layer, seen[0]).shape.num_elements()
-            return FirstLayer(layer, moves=any(variable.ref() in sources for variable in other), size=size)
-    return None
+    return inputs
 
 
 def _watch(layer: keras.Layer, inputs: dict[keras.Layer, list]) -> Callable:
@@ -96,18 +89,8 @@ def _calls(layer: keras.Layer, function: Callable) -> Iterator[None]:
         object.__delattr__(layer, "call")
 
 
-def _linear(layer: keras.Layer, inputs):
+def linear(layer: keras.Layer, inputs):
+    """X W of a layer."""
     return (
         ops.matmul(inputs, layer.kernel) if type(layer) is layers.Dense else layer.convolution_op(inputs, layer.kernel)
     )
-
-
-def _sources(tensor: tf.Tensor) -> set:
-    """References to all tensors that a tensor depends on."""
-    found, waiting = set(), [tensor]
-    while waiting:
-        tensor = waiting.pop()
-        if tensor.ref() not in found:
-            found.add(tensor.ref())
-            waiting.extend(tensor.op.inputs)
-    return found

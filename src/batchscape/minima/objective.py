@@ -8,12 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchscape import losses
-from batchscape.chunks import CHUNK
+from batchscape import backend, losses
+from batchscape.backend import CHUNK
 from batchscape.data import Data
 from batchscape.errors import InvalidInput, unknown_name
-from batchscape.minima import results, units
-from batchscape.minima.autodiff import Derivatives
+from batchscape.minima import autodiff, results, units
 from batchscape.record import Weights
 
 BATCH_NORM = ("interpolate", "keep", "reestimate")
@@ -97,7 +96,7 @@ class Objective:
         counted = losses.metric_functions(metrics, model, x, y)
         self.names = ("loss", *counted)
         functions = (lambda y, y_pred: losses.example_losses(resolved, y, y_pred), *counted.values())
-        self._derivatives = Derivatives(
+        self._derivatives = autodiff.derivatives(
             model, x, y, functions, chunk=batch_size, sample_weight=sample_weight, regularizers=regularizers
         )
         self._trainable = _positions(model.trainable_variables, model.weights)
@@ -147,7 +146,7 @@ class Objective:
             "weights": results.digest([np.asarray(weight) for weight in weights]),
             "batch_norm": self._batch_norm,
             "regularizers": self._regularizers,
-            "versions": {package: metadata.version(package) for package in ("batchscape", "keras", "tensorflow")},
+            "versions": {package: metadata.version(package) for package in ("batchscape", "keras", backend.name())},
         }
 
     def __call__(self, weights: Weights) -> float:
@@ -301,7 +300,7 @@ class Objective:
         trainable = self.flatten(weights)
         variables = self._model.non_trainable_variables  # Those that are no weights, such as dropout seeds, stay.
         other = [
-            variable.value.numpy() if position is None else weights[position]
+            keras.ops.convert_to_numpy(variable) if position is None else weights[position]
             for position, variable in zip(self._other, variables, strict=True)
         ]
         if self._batch_norm != "reestimate" or not other:

@@ -9,13 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchscape import losses, models, quiet, xla
-from batchscape.chunks import CHUNK
+from batchscape import backend, losses, models, quiet
 from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput, telling_line
 from batchscape.record import Record, Status, Weights, environment, run_hash
-from batchscape.train import data_parallel, engine, optimizers, parts, schedules
+from batchscape.train import engine, optimizers, parts, schedules
 from batchscape.train.callbacks import Continued, Recorder
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
@@ -73,9 +72,14 @@ def group_of(cell: Cell) -> tuple:
     return tuple(getattr(cell, name) for name in GROUP_FIELDS)
 
 
-def trainer_for(cell: Cell, data: Data, build: str | Callable) -> "Trainer | data_parallel.ParallelTrainer":
-    """What trains a cell and others of its group, here or with several workers in a process of their own."""
-    return (Trainer if cell.workers == 1 else data_parallel.ParallelTrainer)(cell, data, build)
+def trainer_for(cell: Cell, data: Data, build: str | Callable) -> Any:
+    """What trains a cell and others of its group: a `Trainer`, or one whose workers stand in a process of their own."""
+    if cell.workers == 1:
+        return Trainer(cell, data, build)
+    backend.needs_tensorflow("workers")
+    from batchscape.train.data_parallel import ParallelTrainer
+
+    return ParallelTrainer(cell, data, build)
 
 
 class Trainer:
@@ -103,12 +107,11 @@ class Trainer:
         self._own_rate = optimizers.own_rate(optimizer)
         optimizers.check_rate(cell, self._own_rate)
         self._rate_table = schedules.attach(cell, optimizer)
-        model.compile(optimizer, self._loss, jit_compile=False)
+        model.compile(optimizer, self._loss, jit_compile=not engine.own().XLA_IS_OPTIONAL)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
-        jit = xla.work_of(model, data.x_train).suits_xla(CHUNK)
-        self._evaluate = Evaluator(model, data, self._loss, self._metrics, jit=jit)
+        self._evaluate = Evaluator(model, data, self._loss, self._metrics)
         self._seconds_per_update: dict[tuple[int, ...], float | None] = {}
         self._engine = None
         self._engine_note = ""

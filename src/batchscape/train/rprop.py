@@ -78,9 +78,9 @@ class Rprop(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Update one variable by its gradient."""
         index, dtype = self._get_variable_index(variable), variable.dtype
-        signs, steps = self._signs[index], self._steps[index]
+        signs, steps = (ops.convert_to_tensor(slots[index]) for slots in (self._signs, self._steps))
         # Adding it to zeros makes the sparse gradient of an embedding dense: a row not met keeps its step.
-        sign = ops.sign(ops.add(ops.zeros_like(variable), ops.cast(gradient, dtype)))
+        sign = ops.sign(ops.add(ops.zeros_like(steps), ops.cast(gradient, dtype)))
         agreement = ops.multiply(sign, signs)
         shrink, grow = self.etas
         one = ops.ones_like(steps)
@@ -88,8 +88,8 @@ class Rprop(keras.optimizers.Optimizer):
         started = ops.where(steps > 0, steps, ops.cast(learning_rate, dtype) * one)
         step = ops.clip(ops.multiply(started, factor), *self.step_sizes)
         sign = ops.where(agreement < 0, ops.zeros_like(sign), sign)
-        self.assign(signs, sign)
-        self.assign(steps, step)
+        self.assign(self._signs[index], sign)
+        self.assign(self._steps[index], step)
         self.assign_sub(variable, ops.multiply(step, sign))
 
     def get_config(self) -> dict[str, Any]:

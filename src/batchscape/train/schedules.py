@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from batchscape import backend
 from batchscape.config import DECAYS, Cell
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.train.plan import Plan
@@ -164,6 +165,8 @@ def attach(cell: Cell, optimizer: keras.Optimizer) -> RateTable | None:
     if not cell.scheduled:
         return None
     optimizer.learning_rate = table = RateTable([0.0])
+    if backend.name() == "jax":  # What is no variable of the model or its optimizer is a constant to a compiled step.
+        optimizer._track_variable(table._table)
     return table
 
 

@@ -1,0 +1,33 @@
+"""The GPU as TensorFlow sees it; see `steps`."""
+
+import tensorflow as tf
+
+_GPU = "GPU:0"
+
+
+def first_gpu(limit: int | None) -> str | None:
+    """The name of the first GPU, with its memory limited; None without one."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    if limit is not None:
+        share = tf.config.LogicalDeviceConfiguration(memory_limit=max(1, limit // 2**20))
+        tf.config.set_logical_device_configuration(gpus[0], [share])
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
+
+
+def memory_of_gpu() -> int:
+    """Bytes that TensorFlow may use of the first GPU."""
+    from tensorflow.python.client import device_lib
+
+    return next(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
+
+
+def forget_peak() -> None:
+    """Count the peak of the GPU from here on."""
+    tf.config.experimental.reset_memory_stats(_GPU)
+
+
+def peak() -> int:
+    """The most bytes of the GPU that were in use."""
+    return tf.config.experimental.get_memory_info(_GPU)["peak"]

@@ -1,0 +1,187 @@
+"""Derivatives by JAX's transformations; see `autodiff`."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import keras
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from batchscape.minima import autodiff, first_layer
+from batchscape.minima.first_layer import FirstLayer
+
+
+class Derivatives(autodiff.Derivatives):
+    """See `autodiff.Derivatives`; XLA compiles everything."""
+
+    def _program(self, function: Callable, jit: bool) -> Callable:
+        program = jax.jit(function)
+
+        def call(*arguments):
+            with jax.enable_x64(True):  # Sums are kept in float64, which JAX has only when asked.
+                return program(*arguments)
+
+        return call
+
+    def _to_device(self, arrays):
+        with jax.enable_x64(True):
+            return keras.tree.map_structure(jnp.asarray, arrays)
+
+    def _chooses_xla(self, x, rows: int) -> bool:
+        return True
+
+    def _split(self, vector, sizes: list[int]) -> list:
+        return jnp.split(vector, np.cumsum(sizes)[:-1])
+
+    def _masked_sum(self, values, mask):
+        return jnp.sum(jnp.where(mask, jnp.reshape(values, -1).astype("float64"), 0.0))
+
+    def _sum_functions(self, examples, trainable, other):
+        def sums(x, y, counts, mask):
+            return jnp.stack(self._totals(*self._predict(trainable, other, x), y, counts, mask))
+
+        return self._accumulate(sums, examples)
+
+    @functools.cached_property
+    def _first_layer(self) -> FirstLayer | None:
+        found = []
+
+        def probe(trainable, other):
+            x = keras.tree.map_structure(lambda array: array[:1], self._examples[0])
+            inputs = first_layer.inputs_of_layers(self._model, lambda: self._predict(trainable, other, x))
+            found.extend((layer, seen[0]) for layer, seen in inputs.items() if len(seen) == 1)
+            return [tensor for _, tensor in found]
+
+        trainable = jnp.zeros(sum(self._sizes), self._dtype)
+        other = [jnp.asarray(variable.value) for variable in self._model.non_trainable_variables]
+        moved = _dependencies(jax.make_jaxpr(probe)(trainable, other).jaxpr)
+        for (layer, inputs), (by_weights, *by_others) in zip(found, moved, strict=True):
+            if not by_weights:
+                shape = jax.eval_shape(
+                    lambda layer=layer, like=inputs: first_layer.linear(layer, jnp.zeros(like.shape))
+                )
+                return FirstLayer(layer, moves=any(by_others), size=math.prod(shape.shape))
+        return None
+
+    def _first_outputs(self, examples, trainable, other):
+        return self._first_layer.linear_part(lambda: self._predict(trainable, other, examples[0]))
+
+    def _sum_at_points(self, examples, trainable, other, products, shares, others):
+        def sums_at(share_and_other):
+            share, share_of_other = share_and_other
+            here = (share @ trainable).astype(self._dtype)
+            rest = [_weighted(value, share_of_other) for value in other]
+
+            def sums(x, y, counts, parts, mask):
+                def call():
+                    return self._predict(here, rest, x)
+
+                if parts:
+                    product = sum(c.astype(part.dtype) * part for c, part in zip(share, parts, strict=True))
+                    outputs = self._first_layer.with_linear_part(product, call)
+                else:
+                    outputs = call()
+                return jnp.stack(self._totals(*outputs, y, counts, mask))
+
+            return self._accumulate(sums, (*examples, products))
+
+        return lax.map(sums_at, (shares, others))
+
+    def _mean_moments(self, examples, trainable, other, rows):
+        """Moments of batches, by training steps from moments of zero, which give 1 − momentum times those of the batch."""
+        variables = self._model.non_trainable_variables
+        scale = self._scale_of_moments()
+        zeroed = [
+            jnp.zeros_like(value) if id(variable) in scale else value
+            for variable, value in zip(variables, other, strict=True)
+        ]
+
+        def of_batch(batch):
+            x = _take(examples[0], batch)
+            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
+            return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
+
+        means = iter([jnp.mean(value, axis=0, dtype=value.dtype) for value in lax.map(of_batch, rows)])
+        return [next(means) if id(v) in scale else value for v, value in zip(variables, other, strict=True)]
+
+    def _sum_gradients(self, examples, trainable, other):
+        def gradient(*chunk):
+            loss, slopes = jax.value_and_grad(self._loss)(trainable, other, *chunk)
+            return loss, slopes.astype("float64")
+
+        return self._accumulate(gradient, examples)
+
+    def _mean_gradient(self, examples, trainable, other, rows):
+        return [total / len(rows) for total in self._sum_gradients(_take(examples, rows), trainable, other)]
+
+    def _mean_gradients(self, examples, trainable, other, rows):
+        return lax.map(
+            lambda batch: self._mean_gradient(examples, trainable, other, batch)[1].astype(self._dtype), rows
+        )
+
+    @property
+    def _sizes_of_norms(self) -> None:
+        return None
+
+    def _sum_examples(self, examples, trainable, other, rows, inside):
+        def gradient(example):
+            one = keras.tree.map_structure(lambda array: array[None], example)
+            return jax.grad(self._loss)(trainable, other, *one, True)
+
+        gradients = jnp.where(inside[:, None], jax.vmap(gradient)(_take(examples, rows)), 0)
+        squares = [jnp.sum(part * part, axis=0) for part in self._split(gradients.T, self._sizes)]
+        return jnp.sum(gradients, axis=0).astype("float64"), jnp.stack(squares, axis=1).astype("float64")
+
+    def _sum_products(self, examples, trainable, other, vectors):
+        def products(*chunk):
+            slopes = jax.grad(lambda weights: self._loss(weights, other, *chunk))
+            _, product = jax.linearize(slopes, trainable)
+            return jax.vmap(product)(vectors).astype("float64")
+
+        return self._accumulate(products, examples)
+
+    def _accumulate(self, function: Callable, examples):
+        """Add up what a function gives for the chunks of a data set; see `chunks.accumulate`."""
+        n = keras.tree.flatten(examples)[0].shape[0]
+        n_chunks = math.ceil(n / self._chunk)
+        if n_chunks == 1:
+            return function(*examples, jnp.ones(n, bool))
+        size = math.ceil(n / n_chunks)
+
+        def chunk(index):
+            first = jnp.minimum(index * size, n - size)
+            part = keras.tree.map_structure(lambda array: lax.dynamic_slice_in_dim(array, first, size), examples)
+            return function(*part, first + jnp.arange(size) >= index * size)
+
+        def add(index, sums):
+            return jax.tree.map(jnp.add, sums, chunk(index))
+
+        zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(chunk, 0))
+        return lax.fori_loop(0, n_chunks, add, zeros)
+
+
+def _take(examples, rows):
+    return keras.tree.map_structure(lambda array: array[rows], examples)
+
+
+def _weighted(values, shares):
+    """Σ cₖ vₖ over the first axis; whole numbers, which no sum makes sense of, are those of the first."""
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return values[0]
+    return jnp.tensordot(shares, values.astype(shares.dtype), 1).astype(values.dtype)
+
+
+def _dependencies(jaxpr) -> list[list[bool]]:
+    """Whether each output of a traced function depends on each of its inputs, taking a call inside it as a whole."""
+    sources = {variable: {place} for place, variable in enumerate(jaxpr.invars)}
+
+    def sources_of(atom) -> set[int]:
+        return set() if hasattr(atom, "val") else sources.get(atom, set())  # A literal has a value and no sources.
+
+    for equation in jaxpr.eqns:
+        found = set().union(*map(sources_of, equation.invars))
+        sources.update((variable, found) for variable in equation.outvars)
+    return [[place in sources_of(atom) for place in range(len(jaxpr.invars))] for atom in jaxpr.outvars]

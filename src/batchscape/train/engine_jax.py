@@ -1,0 +1,156 @@
+"""Engines on JAX; see `engine`."""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from batchscape.backend import CHUNK
+from batchscape.data import Data
+from batchscape.train import engine
+from batchscape.train.plan import Blocks, Plan
+
+XLA_IS_OPTIONAL = False
+"""Whether a step may be compiled without XLA: JAX would run it one operation at a time."""
+
+State = tuple[list, list, list, list]
+"""What Keras trains on JAX: trainable and other variables, those of the optimizer and those of the metrics."""
+
+
+Dataset = None
+"""`tf.data` is TensorFlow's."""
+
+
+class Fused:
+    """Blocks of updates in one compiled loop around the model's own `train_step`; see `engine_tensorflow.Fused`."""
+
+    name = "fused"
+    jit = True
+
+    def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None, micro_batch_size: None = None):
+        self._model = model
+        self._examples = keras.tree.map_structure(jnp.asarray, (data.x_train, data.y_train))
+        self._updates: collections.deque[int] = collections.deque()
+        engine.create_metrics(model, keras.tree.map_structure(lambda array: array[:1], self._examples))
+        self._program = jax.jit(fuse(model), donate_argnums=0)
+
+    def _train_function(self, state: State, iterator: Iterator) -> tuple[dict, State]:
+        """What `fit` calls for a block, in place of a training step for a batch."""
+        ((block,),) = next(iterator)
+        return self._program(state, self._examples, *block)
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """See `Stock.warm_up`; this block has no updates and changes nothing."""
+        blocks = plan.blocks(range(1))
+        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
+        for blocks, number in engine.calls_of_blocks(plan, whole_epochs=whole_epochs):
+            self._updates = collections.deque(blocks.updates.tolist())
+            yield {**self._feed(blocks), "initial_epoch": number, "epochs": number + 1}
+
+    def updates_in_batch(self) -> int:
+        """See `Stock.updates_in_batch`."""
+        return self._updates.popleft()
+
+    def time_update(self, plan: Plan) -> float:
+        """See `engine_tensorflow.Fused.time_update`."""
+        indices = engine.timed_rows(plan)
+        state = jax.tree.map(jnp.copy, self._state())  # A block takes its state over, and the model keeps its own.
+
+        def run(updates: int) -> None:
+            nonlocal state
+            logs, state = self._program(state, self._examples, indices, np.int32(updates))
+            jax.block_until_ready(logs)
+
+        return engine.time_block(run, len(indices))
+
+    def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
+        """See `engine_tensorflow.Fused.blocks_of`."""
+        return self._feed(engine.timed_blocks(plan, counts))
+
+    def _state(self) -> State:
+        model = self._model
+        parts = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        return tuple([variable.value for variable in part] for part in parts)
+
+    def _feed(self, blocks: Blocks) -> dict[str, Any]:
+        self._model.train_function = self._train_function
+        columns = blocks if blocks.tails.size else blocks[:2]
+        each = (((block,),) for block in zip(*columns, strict=True))
+        return {"x": each, "steps_per_epoch": len(blocks.counts), "shuffle": False}
+
+
+def fuse(model: keras.Model) -> Callable:
+    """A loop of updates by the model's own `train_step`, to be compiled.
+
+    Args:
+        model: A compiled Keras model whose optimizer and metrics have their variables.
+
+    Returns:
+        A function of (state, examples, indices, count) or (..., tail, tail_count), with examples (x, y), trees of arrays of
+        shape (n, ...), and blocks as in `plan.Blocks`: runs the updates and returns (logs, state). Logs are the metrics and
+        the length of the path, Σ‖w_{t+1} − w_t‖₂.
+    """
+    train_step = type(model).train_step.__get__(model)
+
+    def run_block(state: State, examples, indices, count, tail=None, tail_count=None):
+        def update(rows, carry):
+            state, path = carry
+            _, after = train_step(state, keras.tree.map_structure(lambda array: array[rows], examples))
+            squares = [
+                jnp.sum(jnp.square((new - old).astype("float32"))) for new, old in zip(after[0], state[0], strict=True)
+            ]
+            return after, path + jnp.sqrt(sum(squares))
+
+        carry = lax.fori_loop(0, count, lambda step, carry: update(indices[step], carry), (state, jnp.float32(0)))
+        if tail is not None:
+            carry = lax.fori_loop(0, tail_count, lambda _, carry: update(tail, carry), carry)
+        state, path = carry
+        with keras.StatelessScope(state_mapping=zip(model.metrics_variables, state[3], strict=True)):
+            logs = model.get_metrics_result()
+        return {**logs, "path_length": path}, state
+
+    return run_block
+
+
+def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:
+    """See `engine_tensorflow.compile_means`."""
+
+    @jax.jit
+    def values_of(trainable, other, x, y):
+        y_pred, _ = model.stateless_call(trainable, other, x, training=False)
+        return [function(y, y_pred) for function in functions]
+
+    def means_of(x, y) -> Callable[[], np.ndarray]:
+        n = len(y)
+        starts = range(0, n, CHUNK)
+        parts = [
+            keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + CHUNK]), (x, y))
+            for first in starts
+        ]
+
+        def means() -> np.ndarray:
+            if hasattr(model, "jax_state_sync"):
+                model.jax_state_sync()  # During `fit` the variables are elsewhere.
+            variables = [
+                [variable.value for variable in some]
+                for some in (model.trainable_variables, model.non_trainable_variables)
+            ]
+            values = zip(*(values_of(*variables, *part) for part in parts), strict=True)
+            return np.array([np.sum(np.concatenate(each), dtype=np.float64) for each in values]) / n
+
+        return means
+
+    return [means_of(*split) for split in splits]

@@ -1,0 +1,220 @@
+"""Engines on TensorFlow; see `engine`."""
+
+import collections
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from batchscape import chunks, xla
+from batchscape.backend import CHUNK
+from batchscape.data import Data, make_dataset
+from batchscape.train import engine
+from batchscape.train.accumulate import accumulating_step
+from batchscape.train.plan import Blocks, Plan
+
+XLA_IS_OPTIONAL = True
+"""Whether a step may be compiled without XLA; `xla` says when it should be."""
+
+
+class Dataset:
+    """A `tf.data` pipeline: the examples in the order of each epoch, or the user's own pipeline, batched."""
+
+    name = "dataset"
+    jit = False
+
+    def __init__(self, model: keras.Model, data: Data):
+        self.data = data
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """See `Stock.warm_up`."""
+        yield {"x": self._pipeline(plan, 0).take(1), "shuffle": False}
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """See `Stock.calls`."""
+        for epoch in range(plan.n_epochs):
+            number = plan.first_epoch + epoch
+            yield {"x": self._pipeline(plan, number), "shuffle": False, "initial_epoch": number, "epochs": number + 1}
+
+    def updates_in_batch(self) -> int:
+        """See `Stock.updates_in_batch`."""
+        return 1
+
+    def time_update(self, plan: Plan) -> float | None:
+        """See `Stock.time_update`."""
+        return None
+
+    def _pipeline(self, plan: Plan, epoch: int) -> tf.data.Dataset:
+        keep = "keep" if plan.tail else "drop"
+        if self.data.pipeline is not None:
+            batches = self.data.pipeline.batch(plan.batch_size, drop_remainder=not plan.tail)
+            return batches.apply(tf.data.experimental.assert_cardinality(plan.updates_per_epoch))
+        return make_dataset(self.data.x_train, self.data.y_train, plan.batch_size, plan.seed, epoch, last_batch=keep)
+
+
+class Fused:
+    """Blocks of updates in one compiled loop around the model's own `train_step`.
+
+    Callbacks and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
+    of them are one epoch to `fit`, which costs several milliseconds a call.
+    """
+
+    name = "fused"
+
+    def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None, micro_batch_size: int | None = None):
+        self.jit = jit
+        self._model, self._data, self._micro_batch_size = model, data, micro_batch_size
+        self._choose_jit = xla.work_of(model, data.x_train).suits_xla if jit is None else lambda batch_size: jit
+        self._updates: collections.deque[int] = collections.deque()
+        self._programs: dict[bool, Callable] = {}
+        self._train_functions: dict[bool, Any] = {}
+
+        def train_step(model, block):
+            path_length = self._programs[self.jit](*block)
+            return {**model.get_metrics_result(), "path_length": path_length}
+
+        model.train_step = types.MethodType(train_step, model)
+
+    def _prepare(self, plan: Plan) -> None:
+        """Switch to the program for the batch size of a plan; what Keras has traced around each is kept."""
+        self._train_functions[self.jit] = self._model.train_function
+        self.jit = self._choose_jit(min(plan.batch_size, self._micro_batch_size or plan.batch_size))
+        self._model.train_function = self._train_functions.get(self.jit)
+        if self.jit not in self._programs:
+            self._model.train_function = None
+            self._programs[self.jit] = fuse(
+                self._model,
+                self._data.x_train,
+                self._data.y_train,
+                jit=self.jit,
+                micro_batch_size=self._micro_batch_size,
+            )
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """See `Stock.warm_up`; this block has no updates and changes nothing."""
+        self._prepare(plan)
+        blocks = plan.blocks(range(1))
+        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
+        self._prepare(plan)
+        for blocks, number in engine.calls_of_blocks(plan, whole_epochs=whole_epochs):
+            self._updates = collections.deque(blocks.updates.tolist())
+            yield {**self._feed(blocks), "initial_epoch": number, "epochs": number + 1}
+
+    def updates_in_batch(self) -> int:
+        """See `Stock.updates_in_batch`."""
+        return self._updates.popleft()
+
+    def time_update(self, plan: Plan) -> float:
+        """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
+        indices, program = tf.constant(engine.timed_rows(plan)), self._programs[self.jit]
+        return engine.time_block(lambda updates: float(program(indices, tf.constant(updates))), len(indices))
+
+    def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
+        """Arguments for a call of `fit` with blocks of so many updates each, at most `engine.TIMED_UPDATES`, for timing."""
+        self._prepare(plan)
+        return self._feed(engine.timed_blocks(plan, counts))
+
+    def _feed(self, blocks: Blocks) -> dict[str, Any]:
+        columns = blocks if blocks.tails.size else blocks[:2]
+        return {"x": tf.data.Dataset.from_tensor_slices(tuple(columns)).with_options(_plain()), "shuffle": False}
+
+
+def _plain() -> tf.data.Options:
+    """No tuning thread: there is nothing to tune in a few indices, and fit's end would wait for it, up to 0.6 s."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = None):
+    """Compile a loop of updates by the model's own `train_step`.
+
+    Args:
+        model: A compiled Keras model.
+        x: Training inputs, shape (n, ...) or a tree of such arrays; they are put on the device.
+        y: Training targets, shape (n, ...).
+        jit: Whether XLA compiles the loop.
+        micro_batch_size: Compute an update in parts of at most so many examples; see `accumulate`.
+
+    Returns:
+        A function of one block, (indices, count) or (indices, count, tail, tail_count) as in `plan.Blocks`: runs the
+        updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂.
+    """
+    examples = chunks.to_device((x, y))
+    if micro_batch_size is None:
+        train_step = type(model).train_step.__get__(model)
+        step = lambda rows: train_step(chunks.take(examples, rows))  # noqa: E731 (the other one is a function too)
+    else:
+        step = accumulating_step(model, examples, micro_batch_size)
+    weights = [variable.value for variable in model.trainable_variables]
+    engine.create_metrics(model, chunks.take(examples, [0]))
+    sum_of_squares = _sum_in_lanes if jit else _sum_at_once
+
+    def update(rows):
+        before = [tf.identity(weight) for weight in weights]
+        step(rows)
+        squares = [sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
+        return tf.sqrt(tf.add_n(squares))
+
+    @tf.function(jit_compile=jit, reduce_retracing=True, autograph=False)
+    def run_block(indices, count, tail=None, tail_count=None):
+        path = tf.while_loop(
+            lambda step, _: step < count, lambda step, path: (step + 1, path + update(indices[step])), (0, 0.0)
+        )[1]
+        if tail is None:
+            return path
+        # A loop of at most one pass, rather than a branch: both sides of a branch would be compiled and kept apart.
+        return tf.while_loop(
+            lambda step, _: step < tail_count, lambda step, path: (step + 1, path + update(tail)), (0, path)
+        )[1]
+
+    return run_block
+
+
+def _sum_at_once(delta):
+    """Σδ² in one operation: without XLA each one costs a dispatch."""
+    return tf.reduce_sum(tf.square(tf.cast(delta, tf.float32)))
+
+
+LANES, FEWEST_FOR_LANES = 16, 2048
+
+
+def _sum_in_lanes(delta):
+    """Σδ² with `LANES` independent partial sums: XLA adds up a large array in sequence, which took longer than a step.
+
+    A small one is quicker at once: in the small CNN at B = 1 sixteen sums took a fifth of an update.
+    """
+    if delta.shape.num_elements() < FEWEST_FOR_LANES:
+        return _sum_at_once(delta)
+    square = tf.cast(tf.reshape(delta * delta, [-1]), tf.float32)
+    n = square.shape[0] // LANES
+    lanes = [square[lane * n : (lane + 1) * n] for lane in range(LANES)]
+    return tf.reduce_sum(tf.add_n(lanes)) + tf.reduce_sum(square[LANES * n :])
+
+
+def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:
+    """For each split (x, y) a function of no arguments: the mean of each function over it, float64, shape (functions,)."""
+    jit = xla.work_of(model, splits[0][0]).suits_xla(CHUNK)
+    return [_compile_means(model, split, functions, jit=jit) for split in splits]
+
+
+def _compile_means(model: keras.Model, examples, functions, *, jit: bool) -> Callable[[], np.ndarray]:
+    n = len(examples[1])
+    examples = chunks.to_device(examples)
+
+    def sums_of(x, y, mask):
+        y_pred = model(x, training=False)
+        return tf.stack([chunks.masked_sum(function(y, y_pred), mask) for function in functions])
+
+    def sums():
+        return chunks.accumulate(sums_of, tf.zeros(len(functions), tf.float64), examples)
+
+    compiled = xla.program(sums, jit=jit)
+    return lambda: compiled().numpy() / n

@@ -1,0 +1,40 @@
+"""Both backends find the same: from one start and in one order, training and every measurement agree."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests import backends
+
+ENGINES = ("stock", "dataset", "fused") if keras.backend.backend() == "tensorflow" else ("stock", "fused")
+
+
+@pytest.fixture(scope="module")
+def stored():
+    with np.load(backends.FIXTURE) as file:
+        return {name: file[name] for name in file.files}
+
+
+def differences(found, stored, prefix):
+    """The largest difference of each quantity, relative to its largest value."""
+    return {
+        name: float(np.max(np.abs(value - stored[f"{prefix}/{name}"])) / np.max(np.abs(stored[f"{prefix}/{name}"])))
+        for name, value in found.items()
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("net", backends.NETS)
+def test_training_agrees_with_that_on_tensorflow(stored, net, engine):
+    found = differences(backends.trained(net, engine), stored, f"{net}/trained")
+    print(f"{net}, {engine}: {max(found.values()):.1e}")
+    assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("net", [net for net in backends.NETS if net != "scheduled"])
+def test_measurements_agree_with_those_on_tensorflow(stored, net):
+    found = differences(backends.measured(net), stored, net)
+    print(net, {name: f"{value:.1e}" for name, value in found.items()})
+    of_hessian = {name for name in found if "hessian" in name}
+    assert max(found[name] for name in of_hessian) < 1e-4, found
+    assert max(found[name] for name in set(found) - of_hessian) < 1e-5, found
