@@ -15,6 +15,24 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+REASONS = {
+    "tensorflow": "needs TensorFlow",
+    "float64": "Keras computes activations and means in float32 on JAX, whatever their type",
+}
+"""Marks of tests that another backend skips."""
+
+
+def pytest_configure(config):
+    for mark, reason in REASONS.items():
+        config.addinivalue_line("markers", f"{mark}: {reason}")
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        for item in items:
+            for mark in REASONS.keys() & {mark.name for mark in item.iter_markers()}:
+                item.add_marker(pytest.mark.skip(reason=REASONS[mark]))
+
 
 def intervals_in(text):
     """Every "value [low, high]" in a text."""

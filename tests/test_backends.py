@@ -1,12 +1,10 @@
 """Both backends find the same: from one start and in one order, training and every measurement agree."""
 
-import keras
 import numpy as np
 import pytest
 
 from tests import backends
-
-ENGINES = ("stock", "dataset", "fused") if keras.backend.backend() == "tensorflow" else ("stock", "fused")
+from tests.toys import ENGINES
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import batchscape as bs
 from batchscape.config import Cell
 from batchscape.train.fit import Trainer
-from tests.toys import OneDense
+from tests.toys import ENGINES, OneDense, tf
 
 OPTIMIZERS = {
     "sgd": ("sgd", {}, 0.1),
@@ -67,7 +66,7 @@ def assert_equal_runs(one, other, tolerance=1e-6):
 def test_engines_agree_after_an_epoch_with_a_tail(optimizer, build):
     stock = train("stock", build, optimizer)
     assert stock.facts["last_batch_size"] == 500 % 32
-    for engine in ("dataset", "fused"):
+    for engine in ENGINES[1:]:
         assert_equal_runs(stock, train(engine, build, optimizer))
 
 
@@ -83,10 +82,11 @@ def test_engines_agree_after_an_epoch_with_a_tail(optimizer, build):
 )
 def test_engines_agree_at_the_ends_of_the_range(changes):
     stock = train("stock", dense_net, "sgd", **changes)
-    for engine in ("dataset", "fused"):
+    for engine in ENGINES[1:]:
         assert_equal_runs(stock, train(engine, dense_net, "sgd", **changes))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(("batch_size", "jit"), [(5, True), (250, False)])
 def test_engines_agree_on_a_convolution_which_xla_gets_only_in_small_batches(batch_size, jit):
     fused = train("fused", conv_net, "momentum", batch_size=batch_size)
@@ -94,6 +94,7 @@ def test_engines_agree_on_a_convolution_which_xla_gets_only_in_small_batches(bat
     assert_equal_runs(train("stock", conv_net, "momentum", batch_size=batch_size), fused, tolerance=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_one_model_goes_to_and_fro_between_programs_without_mixing_them_up(digits):
     cells = [Cell(batch_size=batch_size, updates=5, learning_rate=0.1) for batch_size in (4, 256, 4)]
     trainer = Trainer(cells[0], digits, conv_net)
@@ -118,6 +119,7 @@ def conv_net_without_xla(data):
     )
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("engine", ["auto", "fused"])
 def test_a_model_that_xla_cannot_compile_is_fused_without_it_whenever_xla_would_come_up(digits, engine):
     cells = [Cell(batch_size=batch_size, updates=5, learning_rate=0.1, engine=engine) for batch_size in (256, 4, 256)]
@@ -131,6 +133,7 @@ def test_a_model_that_xla_cannot_compile_is_fused_without_it_whenever_xla_would_
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_a_dense_model_that_xla_cannot_compile_trains_and_is_evaluated():
     def build(data):
         return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), Words(), keras.layers.Dense(10)])
@@ -168,6 +171,7 @@ def test_dropout_trains_under_every_engine_and_repeats_itself():
         assert first.final["train_loss"] == second.final["train_loss"] < first.curves["train_loss"][0]
 
 
+@pytest.mark.tensorflow
 def test_a_model_that_cannot_be_fused_falls_back_and_the_record_says_why(blobs):
     class NotInLoops(OneDense):
         """A training step that works in a graph, but not inside a loop in it."""

@@ -64,6 +64,7 @@ def test_loss_gradient_and_hessian_of_softmax_regression_match_the_closed_form()
     assert top.converged.all()
 
 
+@pytest.mark.float64
 def test_hessian_products_of_an_mlp_match_a_dense_hessian():
     model = small_mlp()
     f = Objective(model, X, Y)
@@ -143,6 +144,7 @@ def test_an_embedding_and_a_recurrent_net_have_finite_hessian_products():
     assert np.isfinite(f.hessian_products(f.weights, RNG.normal(size=(2, f.n_parameters)))).all()
 
 
+@pytest.mark.float64
 def test_a_convolution_with_pooling_matches_differences_of_its_gradient():
     layers = keras.layers
     images = RNG.normal(size=(12, 6, 6, 1)).astype(np.float32)
@@ -163,6 +165,7 @@ def test_a_convolution_with_pooling_matches_differences_of_its_gradient():
     )
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("jit", [True, False])
 def test_pooling_has_exact_second_derivatives_in_float32_too(jit):
     """XLA computes them in bfloat16, 2 % off, so it must not be used there."""

@@ -29,6 +29,7 @@ def weights(stored, name):
     return [stored[f"{name}_{i}"] for i in range(6)]
 
 
+@pytest.mark.float64
 def test_losses_between_two_solutions_are_those_of_loss_landscapes(stored, objective):
     alphas, losses = stored["loss_landscapes_alphas"], stored["loss_landscapes_losses"]
     assert alphas[0] > 0  # It never evaluates the first end.
@@ -38,6 +39,7 @@ def test_losses_between_two_solutions_are_those_of_loss_landscapes(stored, objec
     assert objective(weights(stored, "end")) == pytest.approx(losses[-1], rel=1e-11)
 
 
+@pytest.mark.float64
 def test_the_five_largest_eigenvalues_are_those_of_curvlinops(stored, objective):
     found = bs.hessian_eigenvalues(objective, weights(stored, "end"), k=5, tolerance=1e-8)
     assert found.converged.all()
@@ -51,6 +53,7 @@ def test_the_largest_eigenvalue_is_that_of_pyhessian_as_far_as_its_vectors_have_
     assert found.values[0] > stored["pyhessian_top"]
 
 
+@pytest.mark.float64
 def test_the_trace_is_that_of_curvlinops(stored, objective):
     end, trace = weights(stored, "end"), float(stored["curvlinops_trace"])
     hessian = objective.hessian_products(end, np.eye(objective.n_parameters))

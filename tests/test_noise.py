@@ -5,13 +5,12 @@ import itertools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import batchscape as bs
 from batchscape.errors import InvalidInput
 from batchscape.minima import autodiff
 from batchscape.noise import noise_scale, statistics
-from tests.toys import float64
+from tests.toys import float64, tf
 
 RNG = np.random.default_rng(0)
 N = 40

@@ -8,6 +8,7 @@ import pytest
 
 import batchscape as bs
 from batchscape.errors import InvalidInput
+from tests.toys import ENGINES
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "rprop_torch.npz"
 Rprop = bs.optimizers.Rprop
@@ -116,7 +117,7 @@ def train(blobs, **changes):
 
 def test_cells_train_by_it_alike_under_every_engine(blobs):
     """In float64, where no rounding flips the sign of a gradient."""
-    runs = [train(blobs, engine=engine, precision="float64") for engine in ("stock", "dataset", "fused")]
+    runs = [train(blobs, engine=engine, precision="float64") for engine in ENGINES]
     assert (runs[0].facts["optimizer"], runs[0].facts["learning_rate"]) == ("Rprop", pytest.approx(0.01))
     assert runs[0].final["train_loss"] < 0.8 * runs[0].curves["train_loss"][0]
     for run in runs[1:]:

@@ -12,6 +12,7 @@ from batchscape.errors import InvalidInput
 from batchscape.record import run_hash
 from batchscape.train.fit import Trainer
 from batchscape.train.plan import Plan
+from tests.toys import ENGINES
 
 WarmupDecay = bs.schedules.WarmupDecay
 
@@ -46,7 +47,7 @@ KINDS = {
 def test_every_schedule_is_its_closed_form(kind, warm):
     schedule = WarmupDecay(0.3, decay=kind, **KINDS[kind], **warm)
     expected = [closed_form(t, rate=0.3, decay=kind, **KINDS[kind], **warm) for t in range(120)]
-    np.testing.assert_allclose(schedule(np.arange(120)), expected, rtol=2e-6, atol=1e-9)
+    np.testing.assert_allclose(schedule(np.arange(120)), expected, rtol=2e-6, atol=3e-8)  # 1 − s is taken in float32.
     again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert [float(again(t)) for t in (0, 40, 99)] == [float(schedule(t)) for t in (0, 40, 99)]
 
@@ -121,7 +122,7 @@ def test_engines_agree_under_a_schedule_and_record_its_closed_form_at_every_look
     data = bs.load_dataset(blobs)
     runs = {
         engine: Trainer(cell, data, net).run(cell)
-        for engine in ("stock", "dataset", "fused")
+        for engine in ENGINES
         for cell in [dataclasses.replace(SCHEDULED, engine=engine)]
     }
     stock = runs.pop("stock")

@@ -9,7 +9,6 @@ import signal
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import batchscape as bs
 from batchscape import processes
@@ -19,7 +18,7 @@ from batchscape.sweep import executors
 from batchscape.sweep.measure import measure_runs
 from batchscape.sweep.sources import Sources
 from batchscape.sweep.store import Store
-from tests.toys import OneDense
+from tests.toys import OneDense, tf
 
 SERIAL = {"executor": "serial", "show_progress": False}
 

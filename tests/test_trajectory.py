@@ -295,6 +295,7 @@ def test_the_last_are_those_of_the_last_update_not_those_restored(blobs):
     assert_same([kept.weights[-1]], [by_hand.kept[30]])
 
 
+@pytest.mark.tensorflow
 def test_a_model_that_trains_without_its_optimizer_counts_batches(blobs):
     class Own(keras.Model):
         def __init__(self):
@@ -319,6 +320,7 @@ def test_a_model_that_trains_without_its_optimizer_counts_batches(blobs):
         np.testing.assert_allclose(weights[1], updates, atol=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_a_model_that_has_no_weights_yet_is_refused(blobs):
     model = keras.Sequential([layers.Dense(3)])
     model.compile("sgd", "mse", jit_compile=False)

@@ -1,9 +1,17 @@
 """Small models that several tests share."""
 
+import importlib
+
 import keras
 import numpy as np
 
 import batchscape as bs
+
+tf = importlib.import_module("tensorflow") if keras.backend.backend() == "tensorflow" else None
+"""TensorFlow, where it is the backend."""
+
+ENGINES = ("stock", "dataset", "fused") if tf else ("stock", "fused")
+"""The engines that there are."""
 
 
 class OneDense(keras.Model):

@@ -191,7 +191,7 @@ class Trainer:
         try:
             self._warm_up_engine(self._engine, plan)
         except Exception:
-            engine.detach(self._model)
+            self._start_over()
             return False
         return True
 
@@ -209,11 +209,17 @@ class Trainer:
                 self._warm_up_engine(chosen, plan)
                 return chosen, note
             except Exception as error:
-                engine.detach(self._model)
+                self._start_over()
                 if make is candidates[-1]:
                     raise
                 note = f"{type(error).__name__}: {telling_line(error)[:200]}"
         raise AssertionError("candidates() is never empty")
+
+    def _start_over(self) -> None:
+        """Make the model usable again after a call of `fit` that failed: on JAX its variables are gone then."""
+        engine.detach(self._model)
+        self._reset(self._first.seed, None)
+        self._model.reset_metrics()
 
     def _reset(self, seed: int, initial_weights: Weights | None) -> None:
         """Give the model the variables of a fresh build with this seed, bit for bit, and the optimizer empty slots."""
