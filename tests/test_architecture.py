@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "train",
         "usercode",
     },
-    "minima": {"backend", "chunks", "data", "errors", "losses", "progress", "record", "xla"},
+    "minima": {"backend", "chunks", "cpu", "data", "errors", "losses", "progress", "record", "xla"},
     "noise": {"data", "errors", "judge", "minima", "record"},
     "cost": {
         *("backend", "config", "data", "errors", "judge", "losses", "minima", "models", "noise", "paths", "progress"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from scipy import linalg
 
+from batchscape import cpu
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.minima.objective import Objective
 from batchscape.record import Weights
@@ -59,6 +60,7 @@ class TraceEstimate:
     n_probes: int
 
 
+@cpu.one_blas_thread
 def hessian_eigenvalues(
     f: Objective,
     weights: Weights,
@@ -155,6 +157,7 @@ def lanczos(
     )
 
 
+@cpu.one_blas_thread
 def hessian_trace(
     f: Objective,
     weights: Weights,

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import optimize
 
+from batchscape import cpu
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.minima.objective import Objective
 from batchscape.record import Weights
@@ -47,6 +48,7 @@ class Sharpness:
         return f"Sharpness({self.value:.4g}{spread}: {self.measure}; {self.n_evaluations} evaluations{note})"
 
 
+@cpu.one_blas_thread
 def keskar_sharpness(
     f: Objective,
     weights: Weights,
@@ -119,6 +121,7 @@ def keskar_sharpness(
     )
 
 
+@cpu.one_blas_thread
 def rho_sharpness(
     f: Objective,
     weights: Weights,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
+from batchscape import cpu
 from batchscape.errors import InvalidInput
 from batchscape.minima import results
 from batchscape.minima.hessian import Products, products_at
@@ -57,6 +58,7 @@ class SpectralDensity:
         return results.save(self, file)
 
 
+@cpu.one_blas_thread
 def spectral_density(
     f: Objective, weights: Weights, *, runs: int = 8, steps: int = 60, block: str | None = None, seed: int = 0
 ) -> SpectralDensity:
