@@ -1,13 +1,15 @@
-"""The tables of speed in the README, from the records in figures/data/speed.
+"""The tables of speed and of agreement in the README, from the records in figures/data.
 
 python benchmarks/speed_table.py
 """
 
 import pathlib
 
+import numpy as np
 import pandas as pd
 
-RECORDS = pathlib.Path(__file__).parents[1] / "figures" / "data" / "speed"
+DATA = pathlib.Path(__file__).parents[1] / "figures" / "data"
+RECORDS = DATA / "speed"
 ALTERNATIVES = {"fit": "`fit`", "PyTorch DataLoader": "PyTorch", "hand-written loop": "hand-written"}
 
 
@@ -45,5 +47,48 @@ def gradients() -> str:
     return "\n".join(lines)
 
 
+def minima() -> str:
+    """Points, products, eigenvalues and traces: ours, its share of the limit, and the quickest of the alternatives."""
+    lines = [
+        "| net | quantity | batchscape | of the limit | ours is × | the quickest alternative |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in ("mlp", "lenet"):
+        found = pd.read_csv(RECORDS / f"minima_{model}.csv")
+        for quantity, rows in found.groupby("quantity", sort=False):
+            ours, others = rows[rows["way"] == "batchscape"].iloc[0], rows[~rows["way"].str.contains("same|batchscape")]
+            best = others.loc[others["ratio"].idxmin()]
+            value = f"{ours['value']:.3g} [{ours['low']:.3g}, {ours['high']:.3g}] {ours['unit']}"
+            cells = [model, quantity, value, f"{100 * ours['share_of_limit']:.0f} %", ratio(best), best["way"]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+KINDS = {
+    "training": "weights and curves after three epochs",
+    "losses": "losses on lines and planes, BatchNorm anew",
+    "gradients": "gradients, their norms and noise scale",
+    "hessian": "Hessian: products, eigenvalues, trace",
+}
+
+
+def agreement() -> str:
+    """How far JAX is from TensorFlow: the largest difference of each kind, relative to the largest value."""
+    found = pd.read_csv(DATA / "backends" / "agreement_jax.csv", keep_default_na=False)
+    losses = ("loss", "accuracy", "line", "plane", "loss_of_moments", "rho_sharpness")
+    kind = np.select(
+        [found["engine"] != "", found["quantity"].str.contains("hessian"), found["quantity"].isin(losses)],
+        ["training", "hessian", "losses"],
+        "gradients",
+    )
+    table = found.assign(kind=kind).pivot_table(index="kind", columns="net", values="difference", aggfunc="max")
+    nets = ["mlp", "convnet", "recurrent", "scheduled"]
+    lines = [f"| JAX against TensorFlow | {' | '.join(nets)} |", "|---" * (1 + len(nets)) + "|"]
+    for name, text in KINDS.items():
+        cells = ["" if np.isnan(value) else f"{value:.0e}" for value in table.loc[name, nets]]
+        lines.append(f"| {text} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(training(), gradients(), sep="\n\n")
+    print(training(), gradients(), minima(), agreement(), sep="\n\n")

@@ -1,6 +1,7 @@
 """The same runs and measurements on every backend: same weights to start from, same order, same probes.
 
-    python -m tests.backends        # stores what this backend finds as tests/fixtures/backends.npz
+    python -m tests.backends        # on TensorFlow: stores what it finds as tests/fixtures/backends.npz
+                                    # on JAX: stores how far from that it is, in figures/data/backends
 
 `test_backends.py` compares what the backend at hand finds with what TensorFlow has found.
 """
@@ -9,9 +10,13 @@ import pathlib
 
 import keras
 import numpy as np
+import pandas as pd
 
 import batchscape as bs
+from batchscape import backend
+from tests.toys import ENGINES
 
+RECORDS = pathlib.Path(__file__).parents[1] / "figures" / "data" / "backends"
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "backends.npz"
 
 
@@ -118,12 +123,39 @@ def measured(net: str) -> dict[str, np.ndarray]:
     }
 
 
-def everything(engine: str = "fused") -> dict[str, np.ndarray]:
-    """All of it, by names such as `convnet/plane`."""
-    found = {f"{net}/trained/{name}": value for net in NETS for name, value in trained(net, engine).items()}
-    nets = [net for net in NETS if net != "scheduled"]
-    return {**found, **{f"{net}/{name}": value for net in nets for name, value in measured(net).items()}}
+def measured_nets() -> list[str]:
+    """The nets that `measured` looks at; a schedule makes no other net."""
+    return [net for net in NETS if net != "scheduled"]
+
+
+def difference(value: np.ndarray, stored: np.ndarray) -> float:
+    """The largest difference of a quantity, relative to its largest value."""
+    return float(np.max(np.abs(value - stored)) / np.max(np.abs(stored)))
+
+
+def agreement() -> pd.DataFrame:
+    """How far from what TensorFlow has found every quantity of every net is."""
+    with np.load(FIXTURE) as stored:
+        found = [(net, engine, trained(net, engine), f"{net}/trained") for net in NETS for engine in ENGINES]
+        found += [(net, "", measured(net), net) for net in measured_nets()]
+        rows = [
+            {
+                "net": net,
+                "engine": engine,
+                "quantity": name,
+                "difference": difference(value, stored[f"{prefix}/{name}"]),
+            }
+            for net, engine, values, prefix in found
+            for name, value in values.items()
+        ]
+    return pd.DataFrame(rows).assign(backend=backend.name())
 
 
 if __name__ == "__main__":
-    np.savez_compressed(FIXTURE, **everything("stock"))
+    if backend.name() == "tensorflow":
+        runs = {f"{net}/trained/{name}": value for net in NETS for name, value in trained(net, "stock").items()}
+        points = {f"{net}/{name}": value for net in measured_nets() for name, value in measured(net).items()}
+        np.savez_compressed(FIXTURE, **runs, **points)
+    else:
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        agreement().to_csv(RECORDS / f"agreement_{backend.name()}.csv", index=False, float_format="%.2g")

@@ -16,6 +16,8 @@ SOURCE = ROOT / "src" / "batchscape"
 MAY_IMPORT = {
     "config": {"errors"},
     "backend": {"errors"},
+    "backend_tensorflow": set(),
+    "backend_jax": {"errors"},
     "errors": set(),
     "paths": {"errors"},
     "profiles": {"config", "errors"},
@@ -25,7 +27,7 @@ MAY_IMPORT = {
     "record": {"backend", "config", "cpu"},
     "tables": {"errors", "paths"},
     "data": {"config", "errors", "usercode"},
-    "models": {"config", "data", "errors", "usercode"},
+    "models": {"backend", "config", "data", "errors", "usercode"},
     "losses": {"data", "errors"},
     "processes": {"quiet"},
     "chunks": {"backend"},

@@ -30,6 +30,8 @@ def test_the_table_of_verdicts_is_what_the_records_say(committed_verdicts):
 def test_the_tables_of_speed_are_those_of_the_records():
     assert f"<!-- speed -->\n{speed_table.training()}" in README
     assert speed_table.gradients() in README
+    assert speed_table.minima() in README
+    assert f"<!-- agreement -->\n{speed_table.agreement()}\n<!-- /agreement -->" in README
     matrices = [pd.read_csv(speed_table.RECORDS / f"training_{model}.csv").set_index("way") for model in ("mlp", "cnn")]
     shares = [rows.loc["batchscape fused"].iloc[-1]["share_of_limit"] for rows in matrices]
     assert f"reaches {shares[0]:.0%} of the rate".replace("%", " %") in README

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from batchscape import usercode
+from batchscape import backend, usercode
 from batchscape.config import MODELS
 from batchscape.data import Data
 from batchscape.errors import InvalidInput, UserCodeError, telling_line, unknown_name
@@ -156,6 +156,7 @@ def build_model(
         InvalidInput: For an unknown name, or data that do not fit a named model.
         UserCodeError: If a user's function is missing, raises, or returns no model.
     """
+    backend.prepare()
     build = find_builder(model)
     with _seeded(seed), _dtype_policy(precision):
         if build in BUILDERS.values():

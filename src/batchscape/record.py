@@ -87,11 +87,12 @@ def _short(value: Any) -> str:
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Versions, processor and threads of this process."""
+    """Versions, device, processor and threads of this process."""
     packages = (backend.name(), "keras", "numpy", "batchscape")
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
+        "device": backend.device(),
         "platform": f"{sys.platform} {platform.machine()}",
         "cores": cpu.cores(),
         "threads": cpu.threads(),

@@ -7,7 +7,6 @@ inside the epochs of `fit`; what lies between two epochs is timed apart, since i
 import math
 import statistics
 import time
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import keras
@@ -105,7 +104,7 @@ class Steps:
     """
 
     def __init__(self, source: Source):
-        gpu = _device().first_gpu(source.device_limit)
+        gpu = backend.own().first_gpu(source.device_limit)
         self._on_gpu = gpu is not None
         self._data = data = source.load()
         loaded = memory.resident()
@@ -135,7 +134,7 @@ class Steps:
             "jit": source.jit,
             "precision": model.dtype_policy.name,
             "device": gpu or "CPU",
-            "device_memory": _device().memory_of_gpu() if gpu else None,
+            "device_memory": backend.own().memory_of_gpu() if gpu else None,
             "loaded_bytes": loaded,
             "built_bytes": memory.resident(),
         }
@@ -148,7 +147,7 @@ class Steps:
             batch; of this process since it began, so that only a batch larger than all before it shows.
         """
         if self._on_gpu:
-            _device().forget_peak()
+            backend.own().forget_peak()
         first = self._run(batch_size, 0.0, fewest=0).first
         timing = self.time(batch_size, seconds)
         compile_seconds = max(0.0, first - timing.update)
@@ -157,7 +156,7 @@ class Steps:
     def try_out(self, batch_size: int) -> int:
         """Train two updates; returns the peak in bytes, as `measure` does."""
         if self._on_gpu:
-            _device().forget_peak()
+            backend.own().forget_peak()
         self._run(batch_size, 0.0, fewest=1)
         return self._peak()
 
@@ -200,7 +199,7 @@ class Steps:
         return int(min(most, max(1, share / self._fused_seconds.get(batch_size, math.inf))))
 
     def _peak(self) -> int:
-        return _device().peak() if self._on_gpu else memory.peak()
+        return backend.own().peak() if self._on_gpu else memory.peak()
 
 
 def _trained(model: keras.Model, **arguments: Any) -> None:
@@ -220,11 +219,6 @@ def _trained(model: keras.Model, **arguments: Any) -> None:
 def _short(rate: float | None) -> float | None:
     """0.01, not 0.009999999776."""
     return None if rate is None else float(f"{rate:.7g}")
-
-
-def _device() -> ModuleType:
-    """What this backend knows of a GPU."""
-    return backend.part_of("batchscape.cost.device")
 
 
 _steps: Steps | None = None

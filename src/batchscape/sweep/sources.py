@@ -101,7 +101,7 @@ class Sources:
             self._own_rates[group] = optimizers.own_rate(optimizer)
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
-            engine.check(cell.engine, data)
+            engine.check(cell, data)
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
         optimizers.check_rate(cell, self._own_rates[group])
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group])

@@ -121,20 +121,24 @@ def own() -> ModuleType:
     return backend.part_of(__name__)
 
 
-def check(name: str, data: Data) -> None:
-    """Refuse an engine that cannot feed the data, or that this backend lacks."""
-    if name == "dataset" or data.pipeline is not None:
+def check(cell: Cell, data: Data) -> None:
+    """Refuse an engine that cannot feed the data, and what this backend lacks."""
+    if cell.engine == "dataset" or data.pipeline is not None:
         backend.needs_tensorflow("A tf.data pipeline, the engine 'dataset',")
-    if data.pipeline is not None and name not in ("dataset", "auto"):
-        raise InvalidInput(f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={name!r}")
+    if cell.micro_batch_size is not None:
+        backend.needs_tensorflow("micro_batch_size")
+    if cell.workers > 1:
+        backend.needs_tensorflow("workers")
+    if data.pipeline is not None and cell.engine not in ("dataset", "auto"):
+        raise InvalidInput(
+            f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={cell.engine!r}"
+        )
 
 
 def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
     """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
     name, micro, fused, dataset = cell.engine, cell.micro_batch_size, own().Fused, own().Dataset
-    check(name, data)
-    if micro is not None:
-        backend.needs_tensorflow("micro_batch_size")
+    check(cell, data)
     if name in ("fused", "auto") and data.pipeline is None and cell.workers == 1:
         yield lambda: fused(model, data, micro_batch_size=micro)
         if own().XLA_IS_OPTIONAL:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchscape import backend, losses, models, quiet
+from batchscape import losses, models, quiet
 from batchscape.config import Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import InvalidInput, telling_line
@@ -76,7 +76,7 @@ def trainer_for(cell: Cell, data: Data, build: str | Callable) -> Any:
     """What trains a cell and others of its group: a `Trainer`, or one whose workers stand in a process of their own."""
     if cell.workers == 1:
         return Trainer(cell, data, build)
-    backend.needs_tensorflow("workers")
+    engine.check(cell, data)
     from batchscape.train.data_parallel import ParallelTrainer
 
     return ParallelTrainer(cell, data, build)

@@ -1,11 +1,11 @@
-"""The GPU as JAX sees it; see `steps`."""
+"""GPUs as JAX sees them."""
 
 import jax
 
 from batchscape.errors import InvalidInput
 
 
-def first_gpu(limit: int | None) -> str | None:
+def first_gpu(limit: int | None = None) -> str | None:
     """The name of the first GPU; None without one."""
     device = jax.local_devices()[0]
     if device.platform != "gpu":
@@ -15,6 +15,10 @@ def first_gpu(limit: int | None) -> str | None:
             f"JAX takes its share of a GPU when it starts: set XLA_PYTHON_CLIENT_MEM_FRACTION. Received: limit={limit}"
         )
     return device.device_kind
+
+
+def let_memory_grow() -> None:
+    """Nothing: JAX takes its share when it starts; XLA_PYTHON_CLIENT_PREALLOCATE=false makes it grow."""
 
 
 def memory_of_gpu() -> int:

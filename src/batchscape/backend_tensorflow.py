@@ -1,12 +1,14 @@
-"""The GPU as TensorFlow sees it; see `steps`."""
+"""GPUs as TensorFlow sees them."""
+
+import contextlib
 
 import tensorflow as tf
 
 _GPU = "GPU:0"
 
 
-def first_gpu(limit: int | None) -> str | None:
-    """The name of the first GPU, with its memory limited; None without one."""
+def first_gpu(limit: int | None = None) -> str | None:
+    """The name of the first GPU, with its memory limited to so many bytes; None without one."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return None
@@ -14,6 +16,13 @@ def first_gpu(limit: int | None) -> str | None:
         share = tf.config.LogicalDeviceConfiguration(memory_limit=max(1, limit // 2**20))
         tf.config.set_logical_device_configuration(gpus[0], [share])
     return tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
+
+
+def let_memory_grow() -> None:
+    """Take memory as it is needed, not all of it at once; where TensorFlow has begun, or a limit is set, that stays."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def memory_of_gpu() -> int:
