@@ -41,7 +41,7 @@ def test_jax_is_chosen_where_it_alone_is_installed_and_nothing_is_said(installed
 
 def test_another_backend_and_what_needs_tensorflow_are_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "torch")
-    with pytest.raises(InvalidInput, match="must be tensorflow or jax. Received: torch"):
+    with pytest.raises(InvalidInput, match=r"must be tensorflow or jax. Received: torch"):
         backend.name()
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(InvalidInput, match=r"workers needs TensorFlow. Received: KERAS_BACKEND=jax"):
