@@ -2,6 +2,7 @@
 
     python benchmarks/minima.py [--model mlp|lenet] [--rounds 5] [--patience 900] [--peers PYTHON]
                                 [--record figures/data/speed]
+    python benchmarks/minima.py --memory [--record figures/data/speed]
 
 The MLP has 5,000 images; LeNet has 10,000 for lines and products, and 1,000 for eigenvalues and traces, which take
 thousands of products in all. Weights are trained for a few epochs. Everything works on the loss alone, in float32, with
@@ -21,6 +22,9 @@ for all; it is measured over the probes of all ways and rounds together, and say
 estimate is timed for fewer, since its time is proportional to them. For Hutch++ ours says how many products are needed,
 and the others get as many; curvlinops hands out no error.
 
+With `--memory`: the peak resident memory of a process that evaluates a plane of 101 × 101 points on 50,000 images, less that
+of one that keeps no products of the first layer, beside what it may add: three times the first layer's outputs.
+
 Limits: the operations of a forward pass for each point, and for each product those of the passes that no other product
 at the same weights can share, 6F − 4F₁ with F of a forward pass and F₁ of its first layer, at the rate at which this
 machine multiplies large matrices. A line reaches more than 100 % where the products of the first layer are kept.
@@ -33,6 +37,7 @@ import json
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +52,9 @@ import pandas as pd
 from training import find_peers, gemm_rate
 
 import batchscape as bs
+from batchscape.cost import memory
 from batchscape.cpu import cores
+from batchscape.minima import autodiff
 
 IMAGES = {"mlp": 5_000, "lenet": 10_000}
 IMAGES_OF_SPECTRA = {"mlp": 5_000, "lenet": 1_000}
@@ -55,6 +62,7 @@ EPOCHS = 3
 POINTS = {"mlp": (25, 10), "lenet": (5, 5)}
 """Columns and rows of the plane; the line has as many points in all."""
 POINTS_OF_KERAS = {"mlp": 8, "lenet": 3}
+SIDE, IMAGES_OF_MEMORY = 101, 50_000
 VECTORS = 8
 PROBES = {"mlp": 64, "lenet": 32}
 """Probes of Hutchinson's estimate in a round."""
@@ -428,6 +436,39 @@ def compare(name: str, rounds: int, peers: str | None, patience: float) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def peak_of_plane(name: str, kept: bool) -> int:
+    """Peak memory of this process once it has evaluated a plane, in bytes; a few points are enough where nothing is kept."""
+    data = bs.load_dataset("mnist", train_size=IMAGES_OF_MEMORY)
+    f = bs.Objective(bs.build_model(name, data, seed=0), data.x_train, data.y_train, metrics=())
+    side = SIDE if kept and name == "mlp" else 6
+    if not kept:
+        autodiff.KEPT_BYTES = 0
+    axis = np.linspace(-1, 1, side)
+    bs.evaluate_plane(f, f.weights, bs.random_directions(f, f.weights), axis, axis, show_progress=False)
+    return memory.peak()
+
+
+def memory_of_planes() -> pd.DataFrame:
+    """One row a network; each peak in a process of its own, of three the median."""
+    rows = []
+    for name in IMAGES:
+        peaks = {
+            kept: statistics.median(
+                int(subprocess.check_output([sys.executable, __file__, "--peak-of", name, *(["--kept"] * kept)]))
+                for _ in range(3)
+            )
+            for kept in (True, False)
+        }
+        first = bs.build_model(name, bs.load_dataset("mnist", train_size=IMAGES_OF_MEMORY)).layers
+        layer = next(layer for layer in first if hasattr(layer, "kernel"))
+        outputs = 4 * IMAGES_OF_MEMORY * int(np.prod(layer.output.shape[1:]))
+        rows.append({"model": name, "images": IMAGES_OF_MEMORY, "peak": peaks[True], "peak_nothing_kept": peaks[False],
+                     "added": peaks[True] - peaks[False], "three_first_outputs": 3 * outputs})  # fmt: skip
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False))
+    return table
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("mlp", "lenet"), action="append", help="both by default")
@@ -435,10 +476,22 @@ if __name__ == "__main__":
     parser.add_argument("--patience", type=float, default=900, help="seconds after which a call of a peer is given up")
     parser.add_argument("--peers", help="interpreter of an environment with PyTorch and the packages")
     parser.add_argument("--record", type=pathlib.Path, help="folder for the table, figures/data/speed for ours")
+    parser.add_argument("--memory", action="store_true", help="of planes, in place of speed")
+    parser.add_argument("--peak-of", choices=tuple(IMAGES), help=argparse.SUPPRESS)
+    parser.add_argument("--kept", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peak_of:
+        print(peak_of_plane(options.peak_of, options.kept))
+        sys.exit()
+    if options.record:
+        options.record.mkdir(parents=True, exist_ok=True)
+    if options.memory:
+        table = memory_of_planes()
+        if options.record:
+            table.to_csv(options.record / "minima_memory.csv", index=False)
+        sys.exit()
     interpreter = find_peers(options.peers)
     for model_name in options.model or ("mlp", "lenet"):
         table = compare(model_name, options.rounds, interpreter, options.patience)
         if options.record:
-            options.record.mkdir(parents=True, exist_ok=True)
             table.to_csv(options.record / f"minima_{model_name}.csv", index=False, float_format="%.5g")

@@ -19,6 +19,10 @@ PROBES_AT_ONCE = 8
 """Random probes that exist at a time, as many as share a pass over the data."""
 
 
+FIRST_ROWS = 16
+"""Vectors that a basis has room for at first; twice as many whenever they do not suffice."""
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Eigenvalues:
     """The largest eigenvalues of a symmetric operator.
@@ -127,15 +131,20 @@ def lanczos(
         `Eigenvalues`; residuals are measured with k further products.
     """
     rng = np.random.default_rng(seed)
-    basis = [_unit(rng.normal(size=n))]
+    basis = np.empty((FIRST_ROWS, n))
+    basis[0] = _unit(rng.normal(size=n))
     diagonal: list[float] = []
     off_diagonal: list[float] = []
     while True:
-        product = products(basis[-1][None])[0]
-        diagonal.append(float(basis[-1] @ product))
-        rest = _orthogonal_to(basis, product)
+        steps = len(diagonal) + 1
+        known, newest = basis[:steps], basis[steps - 1]
+        product = products(newest[None])[0]
+        diagonal.append(float(newest @ product))
+        rest = product - diagonal[-1] * newest
+        if off_diagonal:
+            rest -= off_diagonal[-1] * basis[steps - 2]
+        rest = _orthogonal_to(known, rest)
         beta = float(np.linalg.norm(rest))
-        steps = len(diagonal)
         values, states = linalg.eigh_tridiagonal(diagonal, off_diagonal)
         top = values.argsort()[::-1][:k]
         scale = np.abs(values).max()
@@ -143,10 +152,12 @@ def lanczos(
         if steps == min(n, max(max_steps, k)) or (steps >= k and small.all()):
             break
         if beta <= 1e-10 * scale:  # An invariant subspace: go on from a fresh direction.
-            rest, beta = _orthogonal_to(basis, rng.normal(size=n)), 0.0
-        basis.append(_unit(rest))
+            rest, beta = _orthogonal_to(known, rng.normal(size=n)), 0.0
+        if steps == len(basis):
+            basis = np.concatenate([basis, np.empty_like(basis)])
+        basis[steps] = _unit(rest)
         off_diagonal.append(beta)
-    vectors = states[:, top].T @ np.array(basis)
+    vectors = states[:, top].T @ basis[:steps]
     residuals = np.linalg.norm(products(vectors) - values[top, None] * vectors, axis=1)
     return Eigenvalues(
         values=values[top],
@@ -277,11 +288,16 @@ def products_at(f: Objective, weights: Weights, block: str | None) -> tuple[Prod
     return products, inside
 
 
-def _orthogonal_to(basis: list[np.ndarray], vector: np.ndarray) -> np.ndarray:
-    """The part of a vector orthogonal to an orthonormal basis; twice is enough (Kahan, in Parlett 1998, section 6.9)."""
-    rows = np.array(basis)
+def _orthogonal_to(basis: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """The part of a vector orthogonal to the rows of an orthonormal basis.
+
+    A second pass where the first has left less than half: twice is enough (Kahan, in Parlett 1998, section 6.9).
+    """
     for _ in range(2):
-        vector = vector - rows.T @ (rows @ vector)
+        before = np.linalg.norm(vector)
+        vector = vector - (basis @ vector) @ basis
+        if np.linalg.norm(vector) > before / 2:
+            break
     return vector
 
 
