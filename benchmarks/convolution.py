@@ -26,7 +26,7 @@ from training import LEARNING_RATE, flops_per_update, gemm_rate
 
 import batchscape as bs
 from batchscape import cpu, xla
-from batchscape.train import engine
+from batchscape.train import engine_tensorflow
 
 ROUNDS = 7
 UPDATES = 32
@@ -73,7 +73,7 @@ def fused(build, data, *, jit):
     model = bs.build_model(build, data, seed=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(LEARNING_RATE), loss, jit_compile=False)
-    return engine.fuse(model, data.x_train, data.y_train, jit=jit)
+    return engine_tensorflow.fuse(model, data.x_train, data.y_train, jit=jit)
 
 
 def microseconds(programs: dict, batch_size: int) -> dict:

@@ -100,7 +100,7 @@ class Ours:
 
     def __init__(self, name, data, batch_size):
         self.model, self.batch_size, self.n = compiled_model(name, data), batch_size, data.n_train
-        self.engine = engine.Fused(self.model, data)
+        self.engine = engine.own().Fused(self.model, data)
         self.epochs = -(-64 // (self.n // batch_size))
         self.granularity = self.epochs * (self.n // batch_size)
 

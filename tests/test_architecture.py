@@ -48,6 +48,7 @@ MAY_IMPORT = {
         "xla",
     },
     "sweep": {
+        "backend",
         "config",
         "cpu",
         "data",
@@ -62,7 +63,18 @@ MAY_IMPORT = {
         "train",
         "usercode",
     },
-    "minima": {"backend", "chunks", "cpu", "data", "errors", "losses", "progress", "record", "xla"},
+    "minima": {
+        "backend",
+        "backend_tensorflow",
+        "chunks",
+        "cpu",
+        "data",
+        "errors",
+        "losses",
+        "progress",
+        "record",
+        "xla",
+    },
     "noise": {"data", "errors", "judge", "minima", "record"},
     "cost": {
         *("backend", "config", "data", "errors", "judge", "losses", "minima", "models", "noise", "paths", "progress"),

@@ -252,6 +252,32 @@ def test_a_convolution_of_few_products_is_not_kept(digits):
     assert f._derivatives._linear_parts(np.array([f.flatten(f.weights)]), []) == []
 
 
+class TwoDense(layers.Layer):
+    """A cell of a recurrent layer whose weights are those of dense layers."""
+
+    state_size = output_size = 6
+
+    def __init__(self):
+        super().__init__()
+        self.old, self.new = layers.Dense(6), layers.Dense(6)
+
+    def build(self, shape):
+        self.old.build((None, 6))
+        self.new.build(shape)
+
+    def call(self, inputs, states):
+        state = keras.ops.tanh(self.old(states[0]) + self.new(inputs))
+        return state, [state]
+
+
+def test_a_dense_layer_inside_a_loop_is_not_the_first(digits):
+    model = keras.Sequential([keras.Input((8, 8)), layers.RNN(TwoDense()), layers.Dense(10)])
+    f = bs.Objective(model, digits.x_val[..., 0], digits.y_val)
+    line = slice_along(f, f.weights, np.ones(f.n_parameters), [0.02])
+    assert line.loss[0] == pytest.approx(f([weight + 0.02 for weight in f.weights]), rel=1e-5)
+    assert f._derivatives._first_layer is None
+
+
 def test_a_layer_that_is_used_twice_is_not_the_first(digits):
     inputs = keras.Input((4,))
     shared = layers.Dense(4)

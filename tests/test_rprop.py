@@ -115,6 +115,7 @@ def train(blobs, **changes):
     return bs.fit_one(bs.Cell(**given), build=net, data=blobs)
 
 
+@pytest.mark.tensorflow
 def test_cells_train_by_it_alike_under_every_engine(blobs):
     """In float64, where no rounding flips the sign of a gradient."""
     runs = [train(blobs, engine=engine, precision="float64") for engine in ENGINES]

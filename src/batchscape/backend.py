@@ -20,7 +20,11 @@ BACKENDS = ("tensorflow", "jax")
 
 
 def choose() -> None:
-    """Where nothing is said, and JAX is installed without TensorFlow, let Keras run on JAX; before Keras is imported."""
+    """Let Keras run on JAX where it alone is installed and nothing else is said, and JAX take memory as it needs it.
+
+    To be called before either is imported.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if "KERAS_BACKEND" in os.environ:
         return
     has = {package: importlib.util.find_spec(package) is not None for package in BACKENDS}
@@ -66,7 +70,10 @@ def _has_nvidia_gpu() -> bool:
     """Whether the driver's own tool lists a GPU."""
     if shutil.which("nvidia-smi") is None:
         return False
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return False
     return listed.returncode == 0 and b"GPU" in listed.stdout
 
 

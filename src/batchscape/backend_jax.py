@@ -4,6 +4,9 @@ import jax
 
 from batchscape.errors import InvalidInput
 
+FORGETS_PEAKS = False
+"""JAX counts its peak since it began: each batch size needs a process of its own."""
+
 
 def first_gpu(limit: int | None = None) -> str | None:
     """The name of the first GPU; None without one."""
@@ -12,13 +15,13 @@ def first_gpu(limit: int | None = None) -> str | None:
         return None
     if limit is not None:
         raise InvalidInput(
-            f"JAX takes its share of a GPU when it starts: set XLA_PYTHON_CLIENT_MEM_FRACTION. Received: limit={limit}"
+            f"memory_limit on a GPU needs TensorFlow; for JAX set XLA_PYTHON_CLIENT_MEM_FRACTION. Received: {limit} bytes"
         )
     return device.device_kind
 
 
 def let_memory_grow() -> None:
-    """Nothing: JAX takes its share when it starts; XLA_PYTHON_CLIENT_PREALLOCATE=false makes it grow."""
+    """Nothing: `backend.choose` has asked for it before JAX began."""
 
 
 def memory_of_gpu() -> int:
@@ -27,7 +30,7 @@ def memory_of_gpu() -> int:
 
 
 def forget_peak() -> None:
-    """Nothing: JAX counts its peak since it began, so that only a batch larger than all before it shows."""
+    """Nothing; see `FORGETS_PEAKS`."""
 
 
 def peak() -> int:

@@ -1,8 +1,12 @@
 """GPUs as TensorFlow sees them."""
 
 import contextlib
+from collections.abc import Iterator
 
 import tensorflow as tf
+
+FORGETS_PEAKS = True
+"""Whether the peak of a GPU can be counted anew for each batch size."""
 
 _GPU = "GPU:0"
 
@@ -23,6 +27,17 @@ def let_memory_grow() -> None:
     for gpu in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError, ValueError):
             tf.config.experimental.set_memory_growth(gpu, True)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Have a GPU multiply float32 as such, for measurements: by itself it rounds to TF32, of ten bits."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def memory_of_gpu() -> int:

@@ -14,7 +14,7 @@ from batchscape import quiet
 
 
 def start(environment: Mapping[str, str], prepare: Callable | None = None, *arguments):
-    """An executor with one long-lived process, TensorFlow imported.
+    """An executor with one long-lived process, Keras and its backend imported.
 
     Where psutil is installed, loky by itself replaces a process that has grown by 300 MB, which one compiled model does.
 

@@ -157,7 +157,7 @@ class _Worker:
         self.bound = self._child.limit = self.asked or free
         if self.bound <= self.facts["built_bytes"]:
             raise InvalidInput(
-                f"memory_limit must be above the {memory.text(self.facts['built_bytes'])} that TensorFlow, the data and the "
+                f"memory_limit must be above the {memory.text(self.facts['built_bytes'])} that the backend, the data and the "
                 f"model take before any training. Received: {memory.text(self.bound)}"
             )
 
@@ -266,11 +266,11 @@ class _Climb:
         return between
 
     def _measure_memory(self) -> None:
-        """Peaks of a few sizes, the large ones, where it shows: a GPU tells them apart, a CPU needs a fresh process each.
+        """Peaks of a few sizes, the large ones, where it shows, each in a fresh process unless the device tells them apart.
 
-        In a process that has climbed, TensorFlow's allocator still holds what smaller batches left behind.
+        In a process that has climbed, the allocator still holds what smaller batches left behind.
         """
-        if self._worker.facts["device_memory"] is not None:
+        if self._worker.facts["forgets_peaks"]:
             self._peaks = dict(self._climbed)
             return
         sizes = list(self._seconds)

@@ -72,7 +72,8 @@ class Clock(keras.callbacks.Callback):
             self._wait()
             self.first = time.perf_counter() - self._begin
             self._begin = self._ended = self._since = time.perf_counter()
-            self.model.stop_training = not self._fewest
+            if not self._fewest:
+                self.model.stop_training = True
             return
         self._timed += 1
         enough = self._timed >= self._fewest and time.perf_counter() - self._since >= self._enough
@@ -80,7 +81,8 @@ class Clock(keras.callbacks.Callback):
             self._wait()
             self._ended = time.perf_counter()
             self._spent += self._ended - self._begin
-        self.model.stop_training = enough
+        if enough:  # On JAX, to ask for the model is to fetch its variables.
+            self.model.stop_training = True
 
     def timing(self) -> Timing:
         """What was found."""
@@ -115,8 +117,10 @@ class Steps:
         loss = losses.loss_of(model, data, source.loss)
         optimizer = optimizers.make(Cell(), model)
         fused = source.engine == "fused"
-        jit = "auto" if source.jit is None and not fused else bool(source.jit)
-        model.compile(optimizer, loss, jit_compile=jit if engine.own().XLA_IS_OPTIONAL else True)
+        if source.jit is False:
+            backend.needs_tensorflow("jit=False")
+        jit = "auto" if source.jit is None else source.jit
+        model.compile(optimizer, loss, jit_compile=(not fused and jit) if engine.own().XLA_IS_OPTIONAL else True)
         model.optimizer.build(model.trainable_variables)
         self._fused_seconds: dict[int, float] = {}
         self._fused = engine.own().Fused(model, data, jit=source.jit) if fused else None
@@ -134,6 +138,7 @@ class Steps:
             "jit": source.jit,
             "precision": model.dtype_policy.name,
             "device": gpu or "CPU",
+            "forgets_peaks": gpu is not None and backend.own().FORGETS_PEAKS,
             "device_memory": backend.own().memory_of_gpu() if gpu else None,
             "loaded_bytes": loaded,
             "built_bytes": memory.resident(),

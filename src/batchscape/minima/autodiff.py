@@ -217,6 +217,10 @@ class Derivatives(abc.ABC):
     def _loss(self, trainable, other, x, y, counts, mask):
         return self._totals(*self._predict(trainable, other, x), y, counts, mask)[0]
 
+    def _first_outputs(self, examples, trainable, other):
+        """What the first layer makes of all examples, before its bias."""
+        return self._first_layer.linear_part(lambda: self._predict(trainable, other, examples[0]))
+
     def _scale_of_moments(self) -> dict[int, float]:
         """1 − momentum, by the id of each moment that a BatchNorm layer of the model follows."""
         return {
@@ -259,10 +263,6 @@ class Derivatives(abc.ABC):
     @abc.abstractmethod
     def _sum_functions(self, examples, trainable, other):
         """The sum of every function over all examples."""
-
-    @abc.abstractmethod
-    def _first_outputs(self, examples, trainable, other):
-        """What the first layer makes of all examples, before its bias."""
 
     @abc.abstractmethod
     def _sum_at_points(self, examples, trainable, other, products, shares, others):

@@ -21,7 +21,8 @@ class Derivatives(autodiff.Derivatives):
         program = jax.jit(function)
 
         def call(*arguments):
-            with jax.enable_x64(True):  # Sums are kept in float64, which JAX has only when asked.
+            # Sums are kept in float64, which JAX has only when asked, and no GPU may round to TF32 on the way.
+            with jax.enable_x64(True), jax.default_matmul_precision("float32"):
                 return program(*arguments)
 
         return call
@@ -57,7 +58,10 @@ class Derivatives(autodiff.Derivatives):
 
         trainable = jnp.zeros(sum(self._sizes), self._dtype)
         other = [jnp.asarray(variable.value) for variable in self._model.non_trainable_variables]
-        moved = _dependencies(jax.make_jaxpr(probe)(trainable, other).jaxpr)
+        try:
+            moved = _dependencies(jax.make_jaxpr(probe)(trainable, other).jaxpr)
+        except jax.errors.UnexpectedTracerError:  # A layer inside a loop, whose inputs exist there alone.
+            return None
         for (layer, inputs), (by_weights, *by_others) in zip(found, moved, strict=True):
             if not by_weights:
                 shape = jax.eval_shape(
@@ -65,9 +69,6 @@ class Derivatives(autodiff.Derivatives):
                 )
                 return FirstLayer(layer, moves=any(by_others), size=math.prod(shape.shape))
         return None
-
-    def _first_outputs(self, examples, trainable, other):
-        return self._first_layer.linear_part(lambda: self._predict(trainable, other, examples[0]))
 
     def _sum_at_points(self, examples, trainable, other, products, shares, others):
         def sums_at(share_and_other):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from batchscape import chunks, xla
+from batchscape import backend_tensorflow, chunks, xla
 from batchscape.minima import autodiff, example_norms, first_layer
 from batchscape.minima.first_layer import FirstLayer
 
@@ -16,7 +16,12 @@ class Derivatives(autodiff.Derivatives):
 
     def _program(self, function: Callable, jit: bool) -> Callable:
         program = xla.program(function, jit=jit)
-        return lambda *arguments: program(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
+
+        def call(*arguments):
+            with backend_tensorflow.full_float32():
+                return program(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
+
+        return call
 
     def _to_device(self, arrays):
         return chunks.to_device(arrays)
@@ -53,9 +58,6 @@ class Derivatives(autodiff.Derivatives):
         other = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
         tf.function(probe, autograph=False).get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other)
         return found[0] if found else None
-
-    def _first_outputs(self, examples, trainable, other):
-        return self._first_layer.linear_part(lambda: self._predict(trainable, other, examples[0]))
 
     def _sum_at_points(self, examples, trainable, other, products, shares, others):
         def sums_at(share_and_other):

@@ -12,7 +12,7 @@ from batchscape.errors import InvalidInput, telling_line, unknown_name
 
 EXECUTORS = ("auto", "serial", "processes")
 
-ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that a worker finds at 1."""
 
 TASKS_PER_WORKER = 200

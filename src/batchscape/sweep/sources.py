@@ -10,6 +10,7 @@ import joblib
 import keras
 
 from batchscape import models, usercode
+from batchscape.backend import BACKENDS
 from batchscape.config import ARRAYS, Cell
 from batchscape.data import Data, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError
@@ -84,8 +85,8 @@ class Sources:
             self._data[key] = load_dataset(given, train_size=cell.train_size)
         return self._data[key]
 
-    def check(self, cell: Cell, store: Store) -> str:
-        """Look at everything that can be wrong with a cell, and return the name of its run."""
+    def check(self, cell: Cell, store: Store, on: str | None = None) -> str:
+        """Look at everything that can be wrong with a cell, and return the name of its run, on this backend or another."""
         data, group = self.data_of(cell), group_of(cell)
         Plan.stages(cell, data.n_train)
         if cell.initial_weights and store.status(cell.initial_weights) is not Status.COMPLETE:
@@ -104,14 +105,15 @@ class Sources:
             engine.check(cell, data)
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
         optimizers.check_rate(cell, self._own_rates[group])
-        return run_hash(cell, data.meta["sha256"], self._fingerprints[group])
+        return run_hash(cell, data.meta["sha256"], self._fingerprints[group], on)
 
     def made(self, record: Record, store: Store) -> bool:
         """Whether a run was made with this model and these data; not if its model or data are gone."""
         if self.label(record.cell) != record.cell:
             return False
         try:
-            return self.check(record.cell, store) == record.hash
+            on = next((name for name in BACKENDS if name in record.environment), None)
+            return self.check(record.cell, store, on) == record.hash
         except (UserCodeError, DataNotFound):
             return False
 

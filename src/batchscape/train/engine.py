@@ -36,9 +36,9 @@ class Stock:
     """The literal `model.fit(x, y, batch_size=B)` on arrays in the order of each epoch."""
 
     name = "stock"
-    jit = False
 
     def __init__(self, model: keras.Model, data: Data):
+        self.jit = not own().XLA_IS_OPTIONAL
         self.x, self.y = data.x_train, data.y_train
 
     def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
@@ -129,6 +129,8 @@ def check(cell: Cell, data: Data) -> None:
         backend.needs_tensorflow("micro_batch_size")
     if cell.workers > 1:
         backend.needs_tensorflow("workers")
+    if cell.precision == "float64":
+        backend.needs_tensorflow("precision='float64'")
     if data.pipeline is not None and cell.engine not in ("dataset", "auto"):
         raise InvalidInput(
             f"A tf.data.Dataset is fed by the engine 'dataset' (or 'auto'). Received: engine={cell.engine!r}"
