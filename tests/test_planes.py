@@ -270,7 +270,8 @@ class TwoDense(layers.Layer):
         return state, [state]
 
 
-def test_a_dense_layer_inside_a_loop_is_not_the_first(digits):
+def test_a_dense_layer_inside_a_loop_is_not_the_first(digits, monkeypatch):
+    monkeypatch.setattr(autodiff, "FEWEST_PRODUCTS", 1)
     model = keras.Sequential([keras.Input((8, 8)), layers.RNN(TwoDense()), layers.Dense(10)])
     f = bs.Objective(model, digits.x_val[..., 0], digits.y_val)
     line = slice_along(f, f.weights, np.ones(f.n_parameters), [0.02])

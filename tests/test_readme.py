@@ -31,6 +31,16 @@ def test_the_tables_of_speed_are_those_of_the_records():
     assert f"<!-- speed -->\n{speed_table.training()}" in README
     assert speed_table.gradients() in README
     assert speed_table.minima() in README
+    memory = pd.read_csv(speed_table.RECORDS / "minima_memory.csv").set_index("model").loc["mlp"]
+    share = memory["added"] / memory["three_first_outputs"]
+    assert f"takes {memory['added'] / 1e6:.0f} MB for that, {share:.2f} of three outputs" in README
+    points = [
+        pd.read_csv(speed_table.RECORDS / f"minima_{model}.csv").set_index(["quantity", "way"])
+        for model in ("mlp", "lenet")
+    ]
+    keras = [table.loc[("points of a line", "Keras evaluate, B = 32"), "ratio"] for table in points]
+    assert f"takes {keras[0]:.3g} times and {keras[1]:.3g} times as long" in README
+    assert f"{points[1].loc[('points of a line', 'loss-landscapes'), 'ratio']:.3g} times as many" in README
     assert f"<!-- agreement -->\n{speed_table.agreement()}\n<!-- /agreement -->" in README
     matrices = [pd.read_csv(speed_table.RECORDS / f"training_{model}.csv").set_index("way") for model in ("mlp", "cnn")]
     shares = [rows.loc["batchscape fused"].iloc[-1]["share_of_limit"] for rows in matrices]

@@ -48,26 +48,24 @@ class Derivatives(autodiff.Derivatives):
 
     @functools.cached_property
     def _first_layer(self) -> FirstLayer | None:
-        found = []
+        x = keras.tree.map_structure(lambda array: array[:1], self._examples[0])
 
-        def probe(trainable, other):
-            x = keras.tree.map_structure(lambda array: array[:1], self._examples[0])
-            inputs = first_layer.inputs_of_layers(self._model, lambda: self._predict(trainable, other, x))
-            found.extend((layer, seen[0]) for layer, seen in inputs.items() if len(seen) == 1)
-            return [tensor for _, tensor in found]
+        def inputs(trainable, other):
+            return first_layer.inputs_of_layers(self._model, lambda: self._predict(trainable, other, x))
+
+        def tensors(trainable, other):
+            seen = inputs(trainable, other)
+            return [seen[layer][0] for layer in once]
 
         trainable = jnp.zeros(sum(self._sizes), self._dtype)
         other = [jnp.asarray(variable.value) for variable in self._model.non_trainable_variables]
-        try:
-            moved = _dependencies(jax.make_jaxpr(probe)(trainable, other).jaxpr)
-        except jax.errors.UnexpectedTracerError:  # A layer inside a loop, whose inputs exist there alone.
-            return None
-        for (layer, inputs), (by_weights, *by_others) in zip(found, moved, strict=True):
+        called = inputs(trainable, other)  # With numbers: only inside a loop are there tracers.
+        once = [layer for layer, seen in called.items() if len(seen) == 1 and not isinstance(seen[0], jax.core.Tracer)]
+        moved = _dependencies(jax.make_jaxpr(tensors)(trainable, other).jaxpr)
+        for layer, (by_weights, *by_others) in zip(once, moved, strict=True):
             if not by_weights:
-                shape = jax.eval_shape(
-                    lambda layer=layer, like=inputs: first_layer.linear(layer, jnp.zeros(like.shape))
-                )
-                return FirstLayer(layer, moves=any(by_others), size=math.prod(shape.shape))
+                size = first_layer.linear(layer, called[layer][0]).size
+                return FirstLayer(layer, moves=any(by_others), size=size)
         return None
 
     def _sum_at_points(self, examples, trainable, other, products, shares, others):

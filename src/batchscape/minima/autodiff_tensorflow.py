@@ -50,7 +50,8 @@ class Derivatives(autodiff.Derivatives):
             inputs = first_layer.inputs_of_layers(self._model, lambda: self._predict(trainable, other, x))
             for layer, seen in inputs.items():
                 sources = _sources(seen[0])
-                if len(seen) == 1 and trainable.ref() not in sources:
+                in_a_loop = seen[0].graph is not trainable.graph
+                if len(seen) == 1 and not in_a_loop and trainable.ref() not in sources:
                     moves = any(variable.ref() in sources for variable in other)
                     size = first_layer.linear(layer, seen[0]).shape.num_elements()
                     found.append(FirstLayer(layer, moves, size))
