@@ -6,12 +6,12 @@ One command on whichever backend Keras runs; each table names the backend and th
 
 - `throughput.csv`: examples/s, and the peak memory, of stock `model.fit` against batch size, until throughput stops rising
   or memory ends, in a process of its own (`bs.probe_batch_sizes`); printed with the lines of time and memory.
-- `updates.csv`: updates/s at B = 1, 32 and 128 by `stock` and `fused`, rounds in turn, median and range.
+- `updates.csv`: updates/s at B = 1, 32 and 128 by `stock` and by `fused`, median and range, timed alike.
 - `minima.csv`: points/s of a line and Hessian-vector products/s, eight at once, of the trained nets.
 - `sweeps.csv`: sweeps of digits and MNIST: seconds of training, test accuracy and λ_max by batch size.
 
 The MLP has 784-128-64-10 units on MNIST, LeNet is that of the article's table, and the VGG-like net has six convolutions of
-32 to 128 maps on 32 × 32 × 3 noise, of which speed does not depend. `--quick` takes a minute or two on two cores.
+32 to 128 maps on 32 × 32 × 3 noise, of which speed does not depend. `--quick` takes a few minutes on two cores.
 """
 
 import argparse
@@ -71,24 +71,14 @@ def throughput(name: str, *, quick: bool) -> pd.DataFrame:
     return found.table.assign(net=name, device=found.facts["device"])
 
 
-def updates(name: str, *, rounds: int, quick: bool) -> pd.DataFrame:
-    """The runs themselves, a few hundred updates long at most: `seconds` of a record leave compilation out."""
+def updates(name: str, *, rounds: int) -> pd.DataFrame:
     build, data = net_and_data(name, 4_096)
-    sizes = [size for size in BATCH_SIZES_OF_UPDATES if name == "mlp" or size > 1 or not quick]
-    found: dict[tuple, list[float]] = {}
-    for _ in range(rounds):
-        for size in sizes:
-            for engine in ("stock", "fused"):
-                count = min(20 if quick else 300, 3 * len(data.y_train) // size)
-                cell = bs.Cell(batch_size=size, updates=count, learning_rate=0.01, engine=engine, evaluate_every=1e6)
-                record = bs.fit_one(cell, build=build, data=data)
-                found.setdefault((size, engine), []).append(count / record.final["seconds"])
-    rows = [
-        {"net": name, "batch": size, "engine": engine, "updates_per_s": statistics.median(rates),
-         "low": min(rates), "high": max(rates), "rounds": rounds}
-        for (size, engine), rates in found.items()
-    ]  # fmt: skip
-    return shown(pd.DataFrame(rows))
+    tables = []
+    for engine in ("stock", "fused"):
+        found = bs.probe_batch_sizes(build, data, batch_sizes=BATCH_SIZES_OF_UPDATES, engine=engine, repeats=rounds)
+        per_second = 1e3 / found.measured[["ms", "ms_high", "ms_low"]].set_axis(["per_s", "low", "high"], axis=1)
+        tables.append(per_second.assign(net=name, engine=engine, batch=found.measured["batch"], rounds=rounds))
+    return shown(pd.concat(tables))
 
 
 def minima(name: str, *, rounds: int, quick: bool) -> pd.DataFrame:
@@ -149,7 +139,7 @@ if __name__ == "__main__":
     nets, rounds = options.net or tuple(EXAMPLES), 2 if options.quick else options.rounds
     made = {
         "throughput": pd.concat([throughput(net, quick=options.quick) for net in nets]),
-        "updates": pd.concat([updates(net, rounds=rounds, quick=options.quick) for net in nets]),
+        "updates": pd.concat([updates(net, rounds=rounds) for net in nets]),
         "minima": pd.concat([minima(net, rounds=rounds, quick=options.quick) for net in nets]),
         "sweeps": sweeps(quick=options.quick),
     }
