@@ -76,9 +76,8 @@ class Record:
 def run_hash(cell: Cell, data_sha256: str, model_fingerprint: str, on: str | None = None) -> str:
     """The name of a run, 16 hexadecimal digits: the same for the same cell, data, model, schema and backend (`on`)."""
     named = "\n".join((str(SCHEMA_VERSION), cell.to_json(), data_sha256, model_fingerprint))
-    if (
-        on := on or backend.name()
-    ) != "tensorflow":  # Its random numbers are others: the same seed gives another start.
+    on = on or backend.name()
+    if on != "tensorflow":  # Its random numbers are others: the same seed gives another start.
         named += f"\n{on}"
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 

@@ -55,7 +55,7 @@ def work_of(model: keras.Model, x) -> Work:
     spec = keras.tree.map_structure(lambda array: tf.TensorSpec((1, *array.shape[1:]), array.dtype), x)
     graph = tf.function(functools.partial(model, training=True), autograph=False).get_concrete_function(spec).graph
     outside = graph.get_operations()
-    inside = _operations(graph, in_loops=True)
+    inside = _in_loops(graph)
     flops = sum(_convolution_flops(operation) for operation in outside)
     return Work(
         convolution_flops=math.inf if any("Conv" in name for name in inside) else flops,
@@ -86,7 +86,8 @@ def program(function: Callable, *, jit: bool) -> Callable:
         for with_xla in [True, False] if jit else [False]:
             traced = tf.function(function, jit_compile=with_xla, autograph=False)
             concrete = traced.get_concrete_function(*arguments)
-            if with_xla and any(name.startswith(ROUGH) for name in _operations(concrete.graph)):
+            types = {operation.type for operation in concrete.graph.get_operations()} | _in_loops(concrete.graph)
+            if with_xla and any(name.startswith(ROUGH) for name in types):
                 continue
             try:
                 result = concrete(*arguments)
@@ -100,11 +101,9 @@ def program(function: Callable, *, jit: bool) -> Callable:
     return call
 
 
-def _operations(graph, *, in_loops: bool = False) -> set[str]:
-    """Types of the operations in a graph, with those in the bodies of its loops, or of the latter alone."""
-    definition = graph.as_graph_def()
-    inside = {node.op for body in definition.library.function for node in body.node_def}
-    return inside if in_loops else inside | {node.op for node in definition.node}
+def _in_loops(graph) -> set[str]:
+    """Types of the operations in the bodies of a graph's loops, which are functions of their own."""
+    return {node.op for body in graph.as_graph_def().library.function for node in body.node_def}
 
 
 def _convolution_flops(operation) -> float:

@@ -221,6 +221,37 @@ class Derivatives(abc.ABC):
         """What the first layer makes of all examples, before its bias."""
         return self._first_layer.linear_part(lambda: self._predict(trainable, other, examples[0]))
 
+    def _mean_moments(self, examples, trainable, other, rows):
+        """Moments of batches, by training steps from moments of zero, which give 1 − momentum times those of the batch."""
+        variables = self._model.non_trainable_variables
+        scale = self._scale_of_moments()
+        zeroed = [
+            ops.zeros_like(value) if id(variable) in scale else value
+            for variable, value in zip(variables, other, strict=True)
+        ]
+
+        def of_batch(batch):
+            x = self._take(examples[0], batch)
+            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
+            return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
+
+        kinds = [variable.dtype for variable in variables if id(variable) in scale]
+        means = iter([self._mean(values) for values in self._map(of_batch, rows, kinds)])
+        return [next(means) if id(v) in scale else value for v, value in zip(variables, other, strict=True)]
+
+    def _mean_gradient(self, examples, trainable, other, rows):
+        """The mean of the loss, and of its gradient, over some rows."""
+        sums = self._sum_gradients(self._take(examples, rows), trainable, other)
+        return [total / rows.shape[0] for total in sums]
+
+    def _mean_gradients(self, examples, trainable, other, rows):
+        """The mean gradients of batches, in the precision of the model."""
+
+        def mean_gradient(batch):
+            return ops.cast(self._mean_gradient(examples, trainable, other, batch)[1], self._dtype)
+
+        return self._map(mean_gradient, rows, self._dtype)
+
     def _scale_of_moments(self) -> dict[int, float]:
         """1 − momentum, by the id of each moment that a BatchNorm layer of the model follows."""
         return {
@@ -253,6 +284,18 @@ class Derivatives(abc.ABC):
         """The parts of a vector."""
 
     @abc.abstractmethod
+    def _take(self, examples, rows):
+        """Some rows of a tree of tensors."""
+
+    @abc.abstractmethod
+    def _map(self, function: Callable, rows, kinds):
+        """What a function gives for each of the rows, one after the other, stacked; `kinds` are its types."""
+
+    @abc.abstractmethod
+    def _mean(self, values):
+        """The mean over the first axis, in the type of the values."""
+
+    @abc.abstractmethod
     def _chooses_xla(self, x, rows: int) -> bool:
         """Whether XLA suits passes of so many examples."""
 
@@ -269,20 +312,8 @@ class Derivatives(abc.ABC):
         """The sum of every function at each of some sums of points."""
 
     @abc.abstractmethod
-    def _mean_moments(self, examples, trainable, other, rows):
-        """See `moments`."""
-
-    @abc.abstractmethod
     def _sum_gradients(self, examples, trainable, other):
         """The sum of the loss, and of its gradient."""
-
-    @abc.abstractmethod
-    def _mean_gradient(self, examples, trainable, other, rows):
-        """The mean of the loss, and of its gradient, over some rows."""
-
-    @abc.abstractmethod
-    def _mean_gradients(self, examples, trainable, other, rows):
-        """The mean gradients of batches, in the precision of the model."""
 
     @abc.abstractmethod
     def _sum_examples(self, examples, trainable, other, rows, inside):

@@ -37,6 +37,15 @@ class Derivatives(autodiff.Derivatives):
     def _split(self, vector, sizes: list[int]) -> list:
         return jnp.split(vector, np.cumsum(sizes)[:-1])
 
+    def _take(self, examples, rows):
+        return keras.tree.map_structure(lambda array: array[rows], examples)
+
+    def _map(self, function: Callable, rows, kinds):
+        return lax.map(function, rows)
+
+    def _mean(self, values):
+        return jnp.mean(values, axis=0, dtype=values.dtype)
+
     def _masked_sum(self, values, mask):
         return jnp.sum(jnp.where(mask, jnp.reshape(values, -1).astype("float64"), 0.0))
 
@@ -89,37 +98,12 @@ class Derivatives(autodiff.Derivatives):
 
         return lax.map(sums_at, (shares, others))
 
-    def _mean_moments(self, examples, trainable, other, rows):
-        """Moments of batches, by training steps from moments of zero, which give 1 − momentum times those of the batch."""
-        variables = self._model.non_trainable_variables
-        scale = self._scale_of_moments()
-        zeroed = [
-            jnp.zeros_like(value) if id(variable) in scale else value
-            for variable, value in zip(variables, other, strict=True)
-        ]
-
-        def of_batch(batch):
-            x = _take(examples[0], batch)
-            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
-            return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
-
-        means = iter([jnp.mean(value, axis=0, dtype=value.dtype) for value in lax.map(of_batch, rows)])
-        return [next(means) if id(v) in scale else value for v, value in zip(variables, other, strict=True)]
-
     def _sum_gradients(self, examples, trainable, other):
         def gradient(*chunk):
             loss, slopes = jax.value_and_grad(self._loss)(trainable, other, *chunk)
             return loss, slopes.astype("float64")
 
         return self._accumulate(gradient, examples)
-
-    def _mean_gradient(self, examples, trainable, other, rows):
-        return [total / len(rows) for total in self._sum_gradients(_take(examples, rows), trainable, other)]
-
-    def _mean_gradients(self, examples, trainable, other, rows):
-        return lax.map(
-            lambda batch: self._mean_gradient(examples, trainable, other, batch)[1].astype(self._dtype), rows
-        )
 
     @property
     def _sizes_of_norms(self) -> None:
@@ -130,7 +114,7 @@ class Derivatives(autodiff.Derivatives):
             one = keras.tree.map_structure(lambda array: array[None], example)
             return jax.grad(self._loss)(trainable, other, *one, True)
 
-        gradients = jnp.where(inside[:, None], jax.vmap(gradient)(_take(examples, rows)), 0)
+        gradients = jnp.where(inside[:, None], jax.vmap(gradient)(self._take(examples, rows)), 0)
         squares = [jnp.sum(part * part, axis=0) for part in self._split(gradients.T, self._sizes)]
         return jnp.sum(gradients, axis=0).astype("float64"), jnp.stack(squares, axis=1).astype("float64")
 
@@ -160,10 +144,6 @@ class Derivatives(autodiff.Derivatives):
 
         zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(chunk, 0))
         return lax.fori_loop(0, n_chunks, add, zeros)
-
-
-def _take(examples, rows):
-    return keras.tree.map_structure(lambda array: array[rows], examples)
 
 
 def _weighted(values, shares):

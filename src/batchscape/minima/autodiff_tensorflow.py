@@ -32,6 +32,15 @@ class Derivatives(autodiff.Derivatives):
     def _split(self, vector, sizes: list[int]) -> list:
         return tf.split(vector, sizes)
 
+    def _take(self, examples, rows):
+        return chunks.take(examples, rows)
+
+    def _map(self, function: Callable, rows, kinds):
+        return tf.map_fn(function, rows, fn_output_signature=kinds)
+
+    def _mean(self, values):
+        return tf.reduce_mean(values, axis=0)
+
     def _masked_sum(self, values, mask):
         return chunks.masked_sum(values, mask)
 
@@ -84,24 +93,6 @@ class Derivatives(autodiff.Derivatives):
             return self._accumulate(sums, start, (x, y, counts, products) if products else (x, y, counts, []))
 
         return tf.map_fn(sums_at, (shares, others), fn_output_signature=tf.float64)
-
-    def _mean_moments(self, examples, trainable, other, rows):
-        """Moments of batches, by training steps from moments of zero, which give 1 − momentum times those of the batch."""
-        variables = self._model.non_trainable_variables
-        scale = self._scale_of_moments()
-        zeroed = [
-            tf.zeros_like(value) if id(variable) in scale else value
-            for variable, value in zip(variables, other, strict=True)
-        ]
-
-        def of_batch(batch):
-            x = chunks.take(examples[0], batch)
-            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
-            return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
-
-        kinds = [variable.dtype for variable in variables if id(variable) in scale]
-        means = iter([tf.reduce_mean(value, axis=0) for value in tf.map_fn(of_batch, rows, fn_output_signature=kinds)])
-        return [next(means) if id(v) in scale else value for v, value in zip(variables, other, strict=True)]
 
     def _value_and_gradient(self, trainable, other, x, y, counts, mask):
         with tf.GradientTape() as tape:
@@ -162,16 +153,6 @@ class Derivatives(autodiff.Derivatives):
         squares = tf.stack([tf.reduce_sum(part * part, axis=1) for part in parts], axis=1)
         total = tf.concat([tf.reduce_sum(part, axis=0) for part in parts], axis=0)
         return tf.cast(total, tf.float64), tf.cast(squares, tf.float64)
-
-    def _mean_gradients(self, examples, trainable, other, rows):
-        def mean_gradient(batch):
-            return tf.cast(self._mean_gradient(examples, trainable, other, batch)[1], self._dtype)
-
-        return tf.map_fn(mean_gradient, rows, fn_output_signature=self._dtype)
-
-    def _mean_gradient(self, examples, trainable, other, rows):
-        sums = self._sum_gradients(chunks.take(examples, rows), trainable, other)
-        return [total / rows.shape[0] for total in sums]
 
     def _sum_products(self, examples, trainable, other, vectors):
         def products(*chunk):

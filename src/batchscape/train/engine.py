@@ -7,6 +7,8 @@ compiled loop that gathers mini-batches by index from data held on the device, s
 block instead of once an update. What depends on the backend stands in `engine_tensorflow` and `engine_jax`.
 """
 
+import abc
+import collections
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,22 +70,60 @@ class Stock:
         return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
 
 
-def calls_of_blocks(plan: Plan, *, whole_epochs: bool) -> Iterator[tuple[Blocks, int]]:
-    """The blocks of each call of `fit`, and its epoch: one call an epoch if `whole_epochs`, else one for ever more epochs."""
-    first, n_epochs = 0, 1 if whole_epochs else plan.epochs_per_block * FIRST_BLOCKS
-    most = max(1, MAX_INDICES // plan.n_train)
-    while first < plan.n_epochs:
-        n_epochs = min(n_epochs, most, plan.n_epochs - first)
-        yield plan.blocks(range(first, first + n_epochs)), plan.first_epoch + first
-        first += n_epochs
-        n_epochs = 1 if whole_epochs else 2 * n_epochs
+class Blockwise(abc.ABC):
+    """What feeds `fit` blocks of updates, each to be run by one compiled loop around the model's own `train_step`.
 
+    Callbacks and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
+    of them are one epoch to `fit`, which costs several milliseconds a call.
+    """
 
-def timed_blocks(plan: Plan, counts: Sequence[int]) -> Blocks:
-    """Blocks of so many updates each, at most `TIMED_UPDATES`, for timing."""
-    indices = np.repeat(timed_rows(plan)[None], len(counts), axis=0)
-    counts = np.minimum(counts, indices.shape[1]).astype(np.int32)
-    return Blocks(indices, counts, np.zeros((len(counts), 0), np.int32), 0 * counts)
+    name = "fused"
+
+    def __init__(self):
+        self._updates: collections.deque[int] = collections.deque()
+
+    @abc.abstractmethod
+    def _prepare(self, plan: Plan) -> None:
+        """Give the model the loop for the batches of a plan."""
+
+    @abc.abstractmethod
+    def _feed(self, blocks: Blocks) -> dict[str, Any]:
+        """Arguments for a call of `fit` with these blocks."""
+
+    @abc.abstractmethod
+    def time_update(self, plan: Plan) -> float:
+        """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
+
+    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """See `Stock.warm_up`; this block has no updates and changes nothing."""
+        self._prepare(plan)
+        blocks = plan.blocks(range(1))
+        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
+
+    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
+        """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
+        self._prepare(plan)
+        first, n_epochs = 0, 1 if whole_epochs else plan.epochs_per_block * FIRST_BLOCKS
+        most = max(1, MAX_INDICES // plan.n_train)
+        while first < plan.n_epochs:
+            n_epochs = min(n_epochs, most, plan.n_epochs - first)
+            blocks = plan.blocks(range(first, first + n_epochs))
+            self._updates = collections.deque(blocks.updates.tolist())
+            number = plan.first_epoch + first
+            yield {**self._feed(blocks), "initial_epoch": number, "epochs": number + 1}
+            first += n_epochs
+            n_epochs = 1 if whole_epochs else 2 * n_epochs
+
+    def updates_in_batch(self) -> int:
+        """See `Stock.updates_in_batch`."""
+        return self._updates.popleft()
+
+    def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
+        """Arguments for a call of `fit` with blocks of so many updates each, at most `TIMED_UPDATES`, for timing."""
+        self._prepare(plan)
+        indices = np.repeat(timed_rows(plan)[None], len(counts), axis=0)
+        counts = np.minimum(counts, indices.shape[1]).astype(np.int32)
+        return self._feed(Blocks(indices, counts, np.zeros((len(counts), 0), np.int32), 0 * counts))
 
 
 def timed_rows(plan: Plan) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Engines on JAX; see `engine`."""
 
-import collections
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,16 +25,15 @@ Dataset = None
 """`tf.data` is TensorFlow's."""
 
 
-class Fused:
-    """Blocks of updates in one compiled loop around the model's own `train_step`; see `engine_tensorflow.Fused`."""
+class Fused(engine.Blockwise):
+    """Blocks of updates in one compiled loop; see `engine.Blockwise`."""
 
-    name = "fused"
     jit = True
 
     def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None, micro_batch_size: None = None):
+        super().__init__()
         self._model = model
         self._examples = keras.tree.map_structure(jnp.asarray, (data.x_train, data.y_train))
-        self._updates: collections.deque[int] = collections.deque()
         engine.create_metrics(model, keras.tree.map_structure(lambda array: array[:1], self._examples))
         self._program = jax.jit(fuse(model), donate_argnums=0)
 
@@ -44,23 +42,11 @@ class Fused:
         ((block,),) = next(iterator)
         return self._program(state, self._examples, *block)
 
-    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
-        """See `Stock.warm_up`; this block has no updates and changes nothing."""
-        blocks = plan.blocks(range(1))
-        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
-
-    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
-        """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
-        for blocks, number in engine.calls_of_blocks(plan, whole_epochs=whole_epochs):
-            self._updates = collections.deque(blocks.updates.tolist())
-            yield {**self._feed(blocks), "initial_epoch": number, "epochs": number + 1}
-
-    def updates_in_batch(self) -> int:
-        """See `Stock.updates_in_batch`."""
-        return self._updates.popleft()
+    def _prepare(self, plan: Plan) -> None:
+        self._model.train_function = self._train_function
 
     def time_update(self, plan: Plan) -> float:
-        """See `engine_tensorflow.Fused.time_update`."""
+        """See `engine.Blockwise.time_update`."""
         indices = engine.timed_rows(plan)
         state = jax.tree.map(jnp.copy, self._state())  # A block takes its state over, and the model keeps its own.
 
@@ -70,10 +56,6 @@ class Fused:
             jax.block_until_ready(logs)
 
         return engine.time_block(run, len(indices))
-
-    def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
-        """See `engine_tensorflow.Fused.blocks_of`."""
-        return self._feed(engine.timed_blocks(plan, counts))
 
     def _state(self) -> State:
         model = self._model
@@ -86,7 +68,6 @@ class Fused:
         return tuple([variable.value for variable in part] for part in parts)
 
     def _feed(self, blocks: Blocks) -> dict[str, Any]:
-        self._model.train_function = self._train_function
         columns = blocks if blocks.tails.size else blocks[:2]
         each = (((block,),) for block in zip(*columns, strict=True))
         return {"x": each, "steps_per_epoch": len(blocks.counts), "shuffle": False}
@@ -135,15 +116,13 @@ def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequen
 
     def means_of(x, y) -> Callable[[], np.ndarray]:
         n = len(y)
-        starts = range(0, n, CHUNK)
         parts = [
             keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + CHUNK]), (x, y))
-            for first in starts
+            for first in range(0, n, CHUNK)
         ]
 
         def means() -> np.ndarray:
-            if hasattr(model, "jax_state_sync"):
-                model.jax_state_sync()  # During `fit` the variables are elsewhere.
+            model.jax_state_sync()  # During `fit` the variables are elsewhere.
             variables = [
                 [variable.value for variable in some]
                 for some in (model.trainable_variables, model.non_trainable_variables)

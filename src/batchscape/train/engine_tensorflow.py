@@ -1,6 +1,5 @@
 """Engines on TensorFlow; see `engine`."""
 
-import collections
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -55,20 +54,14 @@ class Dataset:
         return make_dataset(self.data.x_train, self.data.y_train, plan.batch_size, plan.seed, epoch, last_batch=keep)
 
 
-class Fused:
-    """Blocks of updates in one compiled loop around the model's own `train_step`.
-
-    Callbacks and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
-    of them are one epoch to `fit`, which costs several milliseconds a call.
-    """
-
-    name = "fused"
+class Fused(engine.Blockwise):
+    """Blocks of updates in one compiled loop, by XLA or without it; see `engine.Blockwise`."""
 
     def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None, micro_batch_size: int | None = None):
+        super().__init__()
         self.jit = jit
         self._model, self._data, self._micro_batch_size = model, data, micro_batch_size
         self._choose_jit = xla.work_of(model, data.x_train).suits_xla if jit is None else lambda batch_size: jit
-        self._updates: collections.deque[int] = collections.deque()
         self._programs: dict[bool, Callable] = {}
         self._train_functions: dict[bool, Any] = {}
 
@@ -93,32 +86,10 @@ class Fused:
                 micro_batch_size=self._micro_batch_size,
             )
 
-    def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
-        """See `Stock.warm_up`; this block has no updates and changes nothing."""
-        self._prepare(plan)
-        blocks = plan.blocks(range(1))
-        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
-
-    def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
-        """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
-        self._prepare(plan)
-        for blocks, number in engine.calls_of_blocks(plan, whole_epochs=whole_epochs):
-            self._updates = collections.deque(blocks.updates.tolist())
-            yield {**self._feed(blocks), "initial_epoch": number, "epochs": number + 1}
-
-    def updates_in_batch(self) -> int:
-        """See `Stock.updates_in_batch`."""
-        return self._updates.popleft()
-
     def time_update(self, plan: Plan) -> float:
-        """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
+        """See `engine.Blockwise.time_update`."""
         indices, program = tf.constant(engine.timed_rows(plan)), self._programs[self.jit]
         return engine.time_block(lambda updates: float(program(indices, tf.constant(updates))), len(indices))
-
-    def blocks_of(self, plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
-        """Arguments for a call of `fit` with blocks of so many updates each, at most `engine.TIMED_UPDATES`, for timing."""
-        self._prepare(plan)
-        return self._feed(engine.timed_blocks(plan, counts))
 
     def _feed(self, blocks: Blocks) -> dict[str, Any]:
         columns = blocks if blocks.tails.size else blocks[:2]
