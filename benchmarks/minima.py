@@ -241,7 +241,7 @@ def ways_to_eigenvalues(problem: Problem, peers: Peers, *, k: int) -> Ways:
 
     def ours(_):
         found, seconds = timed(lambda: bs.hessian_eigenvalues(problem.f, problem.weights, k=k, tolerance=TOLERANCE))
-        steps.append(found.n_products - k)
+        steps.append(found.n_products)
         return Found(seconds, 1, found.values, found.n_products, found.residuals.max() / found.values[0])
 
     def theirs(package, _):

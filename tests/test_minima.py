@@ -214,6 +214,25 @@ def test_lanczos_finds_the_top_of_a_known_spectrum(n):
     np.testing.assert_allclose(top.vectors @ top.vectors.T, np.eye(k), atol=1e-6)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-3], ids=["exact", "float32", "coarse"])
+def test_the_residuals_of_lanczos_bound_the_true_ones_closely_however_rough_the_products(noise):
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(60, 60))
+    matrix = matrix + matrix.T
+    rough = matrix + noise * rng.normal(size=(60, 60))  # Not quite symmetric, as rounded products are.
+    calls = []
+
+    def products(vectors):
+        calls.append(len(vectors))
+        return vectors @ rough.T
+
+    found = lanczos(products, 60, k=4, tolerance=1e-3, max_steps=40)
+    true = np.linalg.norm(found.vectors @ rough.T - found.values[:, None] * found.vectors, axis=1)
+    assert (true <= found.residuals * (1 + 1e-9)).all()
+    assert (found.residuals <= true + 60 * noise + 1e-12).all()
+    assert found.n_products == sum(calls)
+
+
 def test_lanczos_survives_an_invariant_subspace_and_finds_multiple_eigenvalues():
     top = lanczos(diagonal([2.0, 2.0, 2.0, 1.0]), 4, k=4, tolerance=1e-10)
     np.testing.assert_allclose(top.values, [2, 2, 2, 1], atol=1e-8)
