@@ -45,6 +45,13 @@ def at_least_one(name: str, value: int) -> int:
     return value
 
 
+def replicas(text: str) -> int | str:
+    """A number of replicas, or `"auto"`."""
+    if text != "auto" and not text.isdigit():
+        raise InvalidInput(f'--replicas must be an integer ≥ 1 or "auto". Received: {text!r}')
+    return text if text == "auto" else at_least_one("replicas", int(text))
+
+
 def sizes(text: str | None) -> list[int] | None:
     """Batch sizes of a probe."""
     if text is None:

@@ -80,6 +80,9 @@ def sweep(
     train_size: Annotated[int | None, typer.Option(help="Keep this many training examples.")] = None,
     engine: Annotated[str, typer.Option(help="auto, stock, dataset or fused.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Number of paired seeds, 0, 1, 2, ...")] = 3,
+    replicas: Annotated[
+        str, typer.Option(help="Seeds to train side by side as one model, or auto: where that is quicker.")
+    ] = "1",
     store: Store = "runs/sweep",
     executor: Executor = "auto",
     workers: Workers = None,
@@ -126,7 +129,14 @@ def sweep(
     import_keras()
     from batchscape.sweep.run import run_sweep
 
-    frame = run_sweep(grid, store=store, executor=executor, workers=workers, show_progress=not quiet)
+    frame = run_sweep(
+        grid,
+        store=store,
+        executor=executor,
+        workers=workers,
+        replicas=parse.replicas(replicas),
+        show_progress=not quiet,
+    )
     show.print_runs(frame)
     if (frame["status"] == "FAILED").any():
         sys.exit(1)

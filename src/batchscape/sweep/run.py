@@ -1,6 +1,5 @@
 """Many runs: what is missing in a store is computed, the rest is read."""
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -8,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from batchscape import progress
+from batchscape import cpu, progress
 from batchscape.config import Cell, Grid
-from batchscape.errors import InvalidInput, StoreError
+from batchscape.errors import InvalidInput
 from batchscape.record import Record, Status
-from batchscape.sweep import executors
+from batchscape.sweep import executors, jobs
 from batchscape.sweep.results import to_frame
-from batchscape.sweep.sources import Source, Sources
+from batchscape.sweep.sources import Sources
 from batchscape.sweep.store import Store
-from batchscape.train.fit import group_of, trainer_for
+from batchscape.train.fit import group_of
 from batchscape.train.plan import Plan
 
 _log = logging.getLogger("batchscape")
@@ -30,6 +29,7 @@ def run_sweep(
     data: Any = None,
     executor: str = "auto",
     workers: int | None = None,
+    replicas: int | str = 1,
     show_progress: bool = True,
 ) -> pd.DataFrame:
     """Train every cell of a grid that the store does not hold yet.
@@ -44,6 +44,8 @@ def run_sweep(
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
         executor: `"serial"`, `"processes"` (one thread each), or `"auto"`.
         workers: Number of processes; one a core by default.
+        replicas: How many seeds of one cell to train side by side, as one compiled model, with the records of each alone;
+            `"auto"` times both ways and does so where it is quicker: on a GPU, seldom on a processor.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -56,6 +58,7 @@ def run_sweep(
     """
     store = Store.of(store)
     executors.check(executor, workers)
+    jobs.check_replicas(replicas)
     sources = Sources(build, data)
     names = {
         cell: sources.check(cell, store) for cell in map(sources.label, [grid] if isinstance(grid, Cell) else grid)
@@ -66,7 +69,7 @@ def run_sweep(
     store.remove_leftovers()
     missing = {cell: name for cell, name in names.items() if store.status(name) in (None, Status.FAILED)}
     if missing:
-        _train_all(missing, sources, store, executor, workers, show_progress)
+        _train_all(missing, sources, store, executor, workers, replicas, show_progress)
     frame = to_frame(map(store.load, dict.fromkeys(names.values())))
     failed = frame[frame["status"] == Status.FAILED]
     if len(failed):
@@ -74,67 +77,38 @@ def run_sweep(
     return frame
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One cell to train, as it travels to a worker."""
-
-    cell: Cell
-    name: str
-    source: Source
-    store: Store
-    cost: float
-
-
-def _train_all(missing: dict[Cell, str], sources: Sources, store: Store, executor: str, workers, show: bool) -> None:
+def _train_all(
+    missing: dict[Cell, str], sources: Sources, store: Store, executor: str, workers, replicas: int | str, show: bool
+) -> None:
     executor = sources.executor_for(missing, executor)
+    sharing = 1 if executor == "serial" else workers or cpu.cores()
+    alone = [cell for cell in missing if replicas == 1 or sources.why_alone(cell)]
+    if alone and isinstance(replicas, int) and replicas > 1:
+        raise InvalidInput(sources.why_alone(alone[0]))
+    beside = [cell for cell in missing if cell not in set(alone)]
     with store.workspace() as folder:
-        jobs = []
-        for cell, name in missing.items():
-            source = sources.local(cell) if executor == "serial" else sources.packed(cell, folder)
-            jobs.append(_Job(cell, name, source, store, _cost(Plan.stages(cell, sources.data_of(cell).n_train))))
+        tasks = []
+        for cells in [*([cell] for cell in alone), *jobs.split(beside, replicas, sharing)]:
+            source = sources.local(cells[0]) if executor == "serial" else sources.packed(cells[0], folder)
+            plans = Plan.stages(cells[0], sources.data_of(cells[0]).n_train)
+            names = {cell: missing[cell] for cell in cells}
+            tasks.append(jobs.Job(names, source, store, len(cells) * jobs.cost(plans), replicas))
         # Cells of one compiled model together; among them the dearest first, so that no worker ends long after the rest.
-        jobs.sort(key=lambda job: (str(group_of(job.cell)), -job.cost))
-        _trainers.clear()
+        tasks.sort(key=lambda job: (str(group_of(next(iter(job.names)))), -job.cost))
+        jobs.forget()
         try:
-            with progress.report("sweep", sum(job.cost for job in jobs), show=show) as advance:
-                for job, status, died in executors.run(_train, jobs, executor=executor, workers=workers):
+            with progress.report("sweep", sum(job.cost for job in tasks), show=show) as advance:
+                for job, statuses, died in executors.run(jobs.train, tasks, executor=executor, workers=workers):
                     if died:
-                        store.save(Record(cell=job.cell, hash=job.name, status=Status.FAILED, reason=died))
-                    advance(job.cost, f"batch {job.cell.batch_size}, seed {job.cell.seed}: {status or Status.FAILED}")
-        finally:  # An interrupted sweep must not leave its model to the next one.
-            _trainers.clear()
+                        statuses = _bury(job, died)
+                    advance(job.cost, f"{job}: {', '.join(sorted(statuses))}")
+        finally:
+            jobs.forget()
 
 
-_COST_OF_AN_UPDATE = 64
-"""Cost of an update besides its examples, in examples; for the order of jobs and the time left only."""
-
-
-def _cost(plans: list[Plan]) -> float:
-    return sum(plan.total_updates * (_COST_OF_AN_UPDATE + plan.batch_size) for plan in plans)
-
-
-_trainers: dict[tuple, Any] = {}
-"""The trainer in use in this process, by its group; never more than one."""
-
-
-def _train(job: _Job) -> Status:
-    """Train one cell and store its record; what the user's model raises is a record too."""
-    try:
-        start = job.store.load(job.cell.initial_weights).weights["final"] if job.cell.initial_weights else None
-        record = _trainer_for(job).run(job.cell, initial_weights=start)
-    except StoreError:
-        raise
-    except Exception as error:
-        _trainers.clear()
-        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-        record = Record(cell=job.cell, hash=job.name, status=Status.FAILED, reason=reason)
-    job.store.save(dataclasses.replace(record, hash=job.name))
-    return record.status
-
-
-def _trainer_for(job: _Job):
-    key = (group_of(job.cell), job.cell.dataset, job.cell.train_size, str(job.store.path))
-    if key not in _trainers:
-        _trainers.clear()
-        _trainers[key] = trainer_for(job.cell, job.source.load(), job.source.build)
-    return _trainers[key]
+def _bury(job: jobs.Job, died: str) -> set[Status]:
+    """Records of the cells that the worker of a job died of."""
+    lost = [cell for cell, name in job.names.items() if job.store.status(name) in (None, Status.FAILED)]
+    for cell in lost:
+        job.store.save(Record(cell=cell, hash=job.names[cell], status=Status.FAILED, reason=died))
+    return {Status.FAILED}

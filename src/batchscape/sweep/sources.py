@@ -17,7 +17,7 @@ from batchscape.errors import DataNotFound, InvalidInput, UserCodeError
 from batchscape.losses import loss_of, metric_functions
 from batchscape.record import Record, Status, run_hash
 from batchscape.sweep.store import Store
-from batchscape.train import engine, optimizers, parts
+from batchscape.train import engine, optimizers, parts, replicas
 from batchscape.train.fit import group_of
 from batchscape.train.plan import Plan
 
@@ -62,6 +62,7 @@ class Sources:
         self._data: dict[tuple, Data] = {}
         self._fingerprints: dict[tuple, str] = {}
         self._own_rates: dict[tuple, float | None] = {}
+        self._why_alone: dict[tuple, str] = {}
 
     def label(self, cell: Cell) -> Cell:
         """The cell under the names of the function and the data that take the place of its own."""
@@ -103,9 +104,14 @@ class Sources:
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
             engine.check(cell, data)
+            self._why_alone[group] = _refusal(replicas.check, cell, model, data, loss, optimizer)
             self._fingerprints[group] = models.fingerprint(model, models.find_builder(self._build or cell.model))
         optimizers.check_rate(cell, self._own_rates[group])
         return run_hash(cell, data.meta["sha256"], self._fingerprints[group], on)
+
+    def why_alone(self, cell: Cell) -> str:
+        """Why a cell that was checked cannot be trained beside other seeds; "" where it can."""
+        return self._why_alone[group_of(cell)]
 
     def made(self, record: Record, store: Store) -> bool:
         """Whether a run was made with this model and these data; not if its model or data are gone."""
@@ -157,3 +163,12 @@ class Sources:
         if not file.exists():
             joblib.dump(self.data_of(cell), file)
         return Source(self._build or cell.model, file)
+
+
+def _refusal(check: Callable, *arguments: Any) -> str:
+    """What a check says against its arguments."""
+    try:
+        check(*arguments)
+    except InvalidInput as error:
+        return str(error)
+    return ""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -71,13 +71,17 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Count the updates of a batch, or block, and look at the run."""
-        self.seconds += time.perf_counter() - self._resumed_at
-        self.updates += self._updates_in_batch()
+        self.advance(self._updates_in_batch(), time.perf_counter() - self._resumed_at, logs)
+        self._resumed_at = time.perf_counter()
+
+    def advance(self, updates: int, seconds: float, logs: Mapping[str, float]) -> None:
+        """Count so many updates that took so long, and look at the run."""
+        self.seconds += seconds
+        self.updates += updates
         self._train = {}
         self._follow_path(logs)
         if self._plan.is_look(self.updates - self._updates_before):
             self._look(mean_loss=float(logs.get("loss", 0.0)))
-        self._resumed_at = time.perf_counter()
 
     def stop(self) -> None:
         """End the run here, because a callback of the user asked for it."""

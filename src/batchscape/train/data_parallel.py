@@ -36,7 +36,7 @@ class ParallelTrainer:
 
     def __init__(self, cell: Cell, data: Data, build: str | Callable):
         if data.pipeline is not None:  # It cannot travel.
-            raise parts.needs_arrays(cell)
+            raise parts.needs_arrays(parts.field_of(cell))
         Plan.stages(cell, data.n_train)
         self._given = cell, data, build
         self.caveats: list[str] = []

@@ -22,6 +22,7 @@ from batchscape import backend
 from batchscape.config import Cell
 from batchscape.data import Data, epoch_order
 from batchscape.errors import InvalidInput
+from batchscape.train import stacked
 from batchscape.train.plan import MAX_INDICES, Blocks, Plan
 
 TIMED_BLOCKS, TIMED_UPDATES, TIMED_INDICES = 5, 64, 1 << 16
@@ -127,9 +128,9 @@ class Blockwise(abc.ABC):
 
 
 def timed_rows(plan: Plan) -> np.ndarray:
-    """Samples of the full batches that are timed, int32, shape (updates, B)."""
+    """Samples of the full batches that are timed, int32, shape (updates, *batch_shape)."""
     rows = min(TIMED_UPDATES, max(1, TIMED_INDICES // plan.batch_size))
-    return np.resize(epoch_order(plan.n_train, plan.seed, 0), (rows, plan.batch_size))
+    return np.resize(epoch_order(plan.n_train, plan.seed, 0), (rows, *plan.batch_shape))
 
 
 def time_block(run: Callable[[int], Any], most: int) -> float:
@@ -145,11 +146,11 @@ def time_block(run: Callable[[int], Any], most: int) -> float:
     return statistics.median(seconds_of(updates) for _ in range(TIMED_BLOCKS)) / updates
 
 
-def create_metrics(model: keras.Model, examples) -> None:
-    """Let Keras create its metric variables now: inside a compiled loop it could not."""
+def create_metrics(model: keras.Model, take: Callable) -> None:
+    """Let Keras create its metric variables now: inside a compiled loop it could not; `take` gives the rows of a batch."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    x, y = examples
+    x, y = take(np.zeros((*stacked.shape_of(model), 1), np.int32))
     y_pred = model(x, training=False)
     model.compute_loss(x, y, y_pred)
     model.compute_metrics(x, y, y_pred)
@@ -185,6 +186,8 @@ def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[
         yield lambda: fused(model, data, micro_batch_size=micro)
         if own().XLA_IS_OPTIONAL:
             yield lambda: fused(model, data, jit=False, micro_batch_size=micro)
+    if stacked.shape_of(model):
+        return
     if dataset is not None and micro is None and name in ("dataset", "auto"):
         yield lambda: dataset(model, data)
     if name == "stock" or (name == "auto" and dataset is None):

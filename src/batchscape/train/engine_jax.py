@@ -11,7 +11,7 @@ from jax import numpy as jnp
 
 from batchscape.backend import CHUNK
 from batchscape.data import Data
-from batchscape.train import engine
+from batchscape.train import engine, stacked
 from batchscape.train.plan import Blocks, Plan
 
 XLA_IS_OPTIONAL = False
@@ -34,7 +34,7 @@ class Fused(engine.Blockwise):
         super().__init__()
         self._model = model
         self._examples = keras.tree.map_structure(jnp.asarray, (data.x_train, data.y_train))
-        engine.create_metrics(model, keras.tree.map_structure(lambda array: array[:1], self._examples))
+        engine.create_metrics(model, lambda rows: _take(self._examples, rows))
         self._program = jax.jit(fuse(model), donate_argnums=0)
 
     def _train_function(self, state: State, iterator: Iterator) -> tuple[dict, State]:
@@ -82,20 +82,21 @@ def fuse(model: keras.Model) -> Callable:
     Returns:
         A function of (state, examples, indices, count) or (..., tail, tail_count), with examples (x, y), trees of arrays of
         shape (n, ...), and blocks as in `plan.Blocks`: runs the updates and returns (logs, state). Logs are the metrics and
-        the length of the path, Σ‖w_{t+1} − w_t‖₂.
+        the length of the path, Σ‖w_{t+1} − w_t‖₂, of each replica where there are several.
     """
     train_step = type(model).train_step.__get__(model)
+    shape = stacked.shape_of(model)
 
     def run_block(state: State, examples, indices, count, tail=None, tail_count=None):
         def update(rows, carry):
             state, path = carry
-            _, after = train_step(state, keras.tree.map_structure(lambda array: array[rows], examples))
-            squares = [
-                jnp.sum(jnp.square((new - old).astype("float32"))) for new, old in zip(after[0], state[0], strict=True)
-            ]
+            _, after = train_step(state, _take(examples, rows))
+            deltas = [(new - old).astype("float32") for new, old in zip(after[0], state[0], strict=True)]
+            squares = [jnp.sum(jnp.square(delta).reshape(*shape, -1), axis=-1) for delta in deltas]
             return after, path + jnp.sqrt(sum(squares))
 
-        carry = lax.fori_loop(0, count, lambda step, carry: update(indices[step], carry), (state, jnp.float32(0)))
+        start = state, jnp.zeros(shape, jnp.float32)
+        carry = lax.fori_loop(0, count, lambda step, carry: update(indices[step], carry), start)
         if tail is not None:
             carry = lax.fori_loop(0, tail_count, lambda _, carry: update(tail, carry), carry)
         state, path = carry
@@ -104,6 +105,11 @@ def fuse(model: keras.Model) -> Callable:
         return {**logs, "path_length": path}, state
 
     return run_block
+
+
+def _take(examples, rows):
+    """Some rows of a tree of arrays."""
+    return keras.tree.map_structure(lambda array: array[rows], examples)
 
 
 def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:

@@ -1,5 +1,7 @@
 """Engines on TensorFlow; see `engine`."""
 
+import functools
+import math
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ import tensorflow as tf
 from batchscape import chunks, xla
 from batchscape.backend import CHUNK
 from batchscape.data import Data, make_dataset
-from batchscape.train import engine
+from batchscape.train import engine, stacked
 from batchscape.train.accumulate import accumulating_step
 from batchscape.train.plan import Blocks, Plan
 
@@ -61,7 +63,8 @@ class Fused(engine.Blockwise):
         super().__init__()
         self.jit = jit
         self._model, self._data, self._micro_batch_size = model, data, micro_batch_size
-        self._choose_jit = xla.work_of(model, data.x_train).suits_xla if jit is None else lambda batch_size: jit
+        work = None if jit is not None else xla.work_of(stacked.one_of(model), data.x_train)
+        self._choose_jit = work.suits_xla if work else lambda batch_size: jit
         self._programs: dict[bool, Callable] = {}
         self._train_functions: dict[bool, Any] = {}
 
@@ -89,7 +92,7 @@ class Fused(engine.Blockwise):
     def time_update(self, plan: Plan) -> float:
         """See `engine.Blockwise.time_update`."""
         indices, program = tf.constant(engine.timed_rows(plan)), self._programs[self.jit]
-        return engine.time_block(lambda updates: float(program(indices, tf.constant(updates))), len(indices))
+        return engine.time_block(lambda updates: program(indices, tf.constant(updates)).numpy(), len(indices))
 
     def _feed(self, blocks: Blocks) -> dict[str, Any]:
         columns = blocks if blocks.tails.size else blocks[:2]
@@ -116,7 +119,7 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
 
     Returns:
         A function of one block, (indices, count) or (indices, count, tail, tail_count) as in `plan.Blocks`: runs the
-        updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂.
+        updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂, of each replica where there are several.
     """
     examples = chunks.to_device((x, y))
     if micro_batch_size is None:
@@ -125,19 +128,22 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
     else:
         step = accumulating_step(model, examples, micro_batch_size)
     weights = [variable.value for variable in model.trainable_variables]
-    engine.create_metrics(model, chunks.take(examples, [0]))
+    engine.create_metrics(model, functools.partial(chunks.take, examples))
+    shape = stacked.shape_of(model)
     sum_of_squares = _sum_in_lanes if jit else _sum_at_once
 
     def update(rows):
         before = [tf.identity(weight) for weight in weights]
         step(rows)
-        squares = [sum_of_squares(weight - old) for weight, old in zip(weights, before, strict=True)]
+        squares = [sum_of_squares(weight - old, shape) for weight, old in zip(weights, before, strict=True)]
         return tf.sqrt(tf.add_n(squares))
 
     @tf.function(jit_compile=jit, reduce_retracing=True, autograph=False)
     def run_block(indices, count, tail=None, tail_count=None):
         path = tf.while_loop(
-            lambda step, _: step < count, lambda step, path: (step + 1, path + update(indices[step])), (0, 0.0)
+            lambda step, _: step < count,
+            lambda step, path: (step + 1, path + update(indices[step])),
+            (0, tf.zeros(shape)),
         )[1]
         if tail is None:
             return path
@@ -149,25 +155,25 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
     return run_block
 
 
-def _sum_at_once(delta):
-    """Σδ² in one operation: without XLA each one costs a dispatch."""
-    return tf.reduce_sum(tf.square(tf.cast(delta, tf.float32)))
+def _sum_at_once(delta, shape: tuple[int, ...]):
+    """Σδ² in one operation, of each replica; without XLA each operation costs a dispatch."""
+    return tf.reduce_sum(tf.square(tf.cast(delta, tf.float32)), axis=range(len(shape), delta.shape.rank))
 
 
 LANES, FEWEST_FOR_LANES = 16, 2048
 
 
-def _sum_in_lanes(delta):
+def _sum_in_lanes(delta, shape: tuple[int, ...]):
     """Σδ² with `LANES` independent partial sums: XLA adds up a large array in sequence, which took longer than a step.
 
     A small one is quicker at once: in the small CNN at B = 1 sixteen sums took a fifth of an update.
     """
-    if delta.shape.num_elements() < FEWEST_FOR_LANES:
-        return _sum_at_once(delta)
-    square = tf.cast(tf.reshape(delta * delta, [-1]), tf.float32)
-    n = square.shape[0] // LANES
-    lanes = [square[lane * n : (lane + 1) * n] for lane in range(LANES)]
-    return tf.reduce_sum(tf.add_n(lanes)) + tf.reduce_sum(square[LANES * n :])
+    size = math.prod(delta.shape[len(shape) :])
+    if size < FEWEST_FOR_LANES:
+        return _sum_at_once(delta, shape)
+    square, n = tf.cast(tf.reshape(delta * delta, (*shape, size)), tf.float32), size // LANES
+    lanes = [square[..., lane * n : (lane + 1) * n] for lane in range(LANES)]
+    return tf.reduce_sum(tf.add_n(lanes), axis=-1) + tf.reduce_sum(square[..., LANES * n :], axis=-1)
 
 
 def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:

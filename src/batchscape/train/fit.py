@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -107,14 +107,20 @@ class Trainer:
         self._own_rate = optimizers.own_rate(optimizer)
         optimizers.check_rate(cell, self._own_rate)
         self._rate_table = schedules.attach(cell, optimizer)
-        model.compile(optimizer, self._loss, jit_compile=not engine.own().XLA_IS_OPTIONAL)
+        self._fitted = self._to_fit(optimizer)
+        self._fitted.compile(optimizer, self._loss, jit_compile=not engine.own().XLA_IS_OPTIONAL)
+        model.optimizer = self._fitted.optimizer
         if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+            model.optimizer.build(self._fitted.trainable_variables)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
         self._evaluate = Evaluator(model, data, self._loss, self._metrics)
         self._seconds_per_update: dict[tuple[int, ...], float | None] = {}
         self._engine = None
         self._engine_note = ""
+
+    def _to_fit(self, optimizer: keras.Optimizer) -> keras.Model:
+        """What `fit` trains with this optimizer: the model itself."""
+        return self._model
 
     def run(
         self,
@@ -127,26 +133,39 @@ class Trainer:
         if group_of(cell) != self._group:
             raise InvalidInput(f"Cells of one Trainer share {', '.join(GROUP_FIELDS)}. Received: {cell}")
         plans = Plan.stages(cell, self._data.n_train)
-        plan = plans[0]
-        # Twice, for an engine that does not run a later plan is changed for one that the first has not met.
-        compile_seconds = sum(self._warm_up(plan) for plan in [*plans, *plans])
+        compile_seconds = self._compile(plans)
         self._reset(cell.seed, initial_weights)
-        learning_rate = self._set_learning_rate(cell, plan)
+        learning_rate = self._set_learning_rate(cell, plans[0])
         recorder = Recorder(cell, plans, self._evaluate, self._engine.updates_in_batch)
         recorder.start(self._model)
+        self._train(plans, recorder, callbacks)
+        facts = {"learning_rate": learning_rate, "compile_seconds": compile_seconds}
+        return self._record(cell, plans, recorder, facts)
+
+    def _compile(self, plans: Sequence[Plan]) -> float:
+        """Compile for some plans, and return the seconds it took; weights change."""
+        # Twice, for an engine that does not run a later plan is changed for one that the first has not met.
+        return sum(self._warm_up(plan) for plan in [*plans, *plans])
+
+    def _train(self, plans: Sequence[Plan], recorder, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
+        """Train until the plans, the recorder or a callback of the user end the run."""
         theirs = [Continued(callbacks)] if callbacks else []
         for stage in plans:
             recorder.enter(stage)
             for arguments in self._engine.calls(stage, whole_epochs=bool(callbacks)):
-                run_fit(self._model, callbacks=[recorder, *theirs], **arguments)
-                if recorder.finished or self._model.stop_training:
+                run_fit(self._fitted, callbacks=[recorder, *theirs], **arguments)
+                if recorder.finished or self._fitted.stop_training:
                     break
-            if recorder.finished or self._model.stop_training:
+            if recorder.finished or self._fitted.stop_training:
                 break
         recorder.stop()
         for continued in theirs:
             continued.finish()
         self._check_updates(recorder.updates)
+
+    def _record(self, cell: Cell, plans: Sequence[Plan], recorder: Recorder, facts: Mapping[str, Any]) -> Record:
+        """What a recorder has seen, with further facts."""
+        plan = plans[0]
         seconds_per_update = self._seconds_per_update[plan.shapes]
         if seconds_per_update is None or len(plans) > 1:
             seconds_per_update = recorder.seconds / max(1, recorder.updates)
@@ -158,15 +177,18 @@ class Trainer:
             reason=recorder.diverged if diverged else "",
             curves={name: [row[name] for row in recorder.rows] for name in recorder.rows[0]},
             final={**recorder.final, "reached": recorder.reached, **_best_validation(recorder.rows)},
-            facts={
-                **self._facts(plan),
-                "learning_rate": learning_rate,
-                "compile_seconds": compile_seconds,
-                "seconds_per_update": seconds_per_update,
-            },
+            facts={**self._facts(plan), "seconds_per_update": seconds_per_update, **facts},
             environment=environment(),
             weights=recorder.weights,
         )
+
+    def seconds_per_update(self, cell: Cell) -> float | None:
+        """Seconds that an update of a cell takes, by a few blocks of them; None where only the run itself can tell."""
+        return self._timed(Plan.of(cell, self._data.n_train))
+
+    def _timed(self, plan: Plan) -> float | None:
+        self._warm_up(plan)
+        return self._seconds_per_update[plan.shapes]
 
     def _check_updates(self, updates: int) -> None:
         """What we counted must be what the optimizer did."""
@@ -183,8 +205,11 @@ class Trainer:
             self._engine, self._engine_note = self._choose_engine(plan)
         self._evaluate("train", "val", "test")
         compile_seconds = time.perf_counter() - begin
-        self._seconds_per_update[plan.shapes] = self._engine.time_update(plan)
+        self._seconds_per_update[plan.shapes] = self._time_update(plan)
         return compile_seconds
+
+    def _time_update(self, plan: Plan) -> float | None:
+        return self._engine.time_update(plan)
 
     def _still_runs(self, plan: Plan) -> bool:
         """Whether the engine chosen for another plan runs this one: XLA, chosen for small updates only, may not."""
@@ -197,12 +222,12 @@ class Trainer:
 
     def _warm_up_engine(self, chosen, plan: Plan) -> None:
         for arguments in chosen.warm_up(plan):
-            run_fit(self._model, callbacks=[], **arguments)
+            run_fit(self._fitted, callbacks=[], **arguments)
 
     def _choose_engine(self, plan: Plan):
         """The first engine that runs, and why the ones before it did not."""
         note = ""
-        candidates = list(engine.candidates(self._first, self._model, self._data))
+        candidates = list(engine.candidates(self._first, self._fitted, self._data))
         for make in candidates:
             try:
                 chosen = make()
@@ -217,18 +242,21 @@ class Trainer:
 
     def _start_over(self) -> None:
         """Make the model usable again after a call of `fit` that failed: on JAX its variables are gone then."""
-        engine.detach(self._model)
+        engine.detach(self._fitted)
         self._reset(self._first.seed, None)
-        self._model.reset_metrics()
+        self._fitted.reset_metrics()
 
     def _reset(self, seed: int, initial_weights: Weights | None) -> None:
         """Give the model the variables of a fresh build with this seed, bit for bit, and the optimizer empty slots."""
         for variable, value in zip(self._model.variables, self._build(seed=seed).variables, strict=True):
             variable.assign(value)
-        for variable, value in zip(self._model.optimizer.variables, self._fresh_slots, strict=True):
-            variable.assign(value)
         if initial_weights is not None:
             models.set_weights(self._model, initial_weights)
+        self._empty_slots()
+
+    def _empty_slots(self) -> None:
+        for variable, value in zip(self._model.optimizer.variables, self._fresh_slots, strict=True):
+            variable.assign(value)
 
     def _set_learning_rate(self, cell: Cell, plan: Plan) -> float | None:
         """Set the rate that the policy gives at this batch size, and the schedule that it is the peak of.

@@ -31,9 +31,21 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss, optimize
     """
     if cell.micro_batch_size is None and cell.workers == 1:
         return []
-    field = _field(cell)
+    field = field_of(cell)
+    check_sums(field, model, data, loss)
+    clips = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm", "clipvalue")}
+    if cell.workers > 1 and any(clips.values()):
+        raise InvalidInput(
+            f"{field} needs an optimizer without clipping: Keras clips the gradient of each worker and not their mean. "
+            f"Received: {', '.join(f'{name}={value}' for name, value in clips.items() if value)}"
+        )
+    return list(_caveats(cell, field, model, optimizer))
+
+
+def check_sums(field: str, model: keras.Model, data: Data, loss: keras.Loss) -> None:
+    """Refuse data, a training step or a loss that is no mean of what examples give by themselves; `field` asks for it."""
     if data.pipeline is not None:
-        raise needs_arrays(cell)
+        raise needs_arrays(field)
     if type(model).train_step is not keras.Model.train_step:
         raise InvalidInput(
             f"{field} needs Keras' own train_step, whose batch can be split. Received: {type(model).__name__}.train_step"
@@ -46,21 +58,15 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss, optimize
             f"{field} needs a loss in which every example counts alike; one mean over the unmasked places does not split. "
             "Received: a model whose output has a mask"
         )
-    clips = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm", "clipvalue")}
-    if cell.workers > 1 and any(clips.values()):
-        raise InvalidInput(
-            f"{field} needs an optimizer without clipping: Keras clips the gradient of each worker and not their mean. "
-            f"Received: {', '.join(f'{name}={value}' for name, value in clips.items() if value)}"
-        )
-    return list(_caveats(cell, field, model, optimizer))
 
 
-def needs_arrays(cell: Cell) -> InvalidInput:
+def needs_arrays(field: str) -> InvalidInput:
     """The error for data that come as a pipeline."""
-    return InvalidInput(f"{_field(cell)} needs the training examples as arrays. Received: a tf.data.Dataset")
+    return InvalidInput(f"{field} needs the training examples as arrays. Received: a tf.data.Dataset")
 
 
-def _field(cell: Cell) -> str:
+def field_of(cell: Cell) -> str:
+    """The field that asks for parts."""
     return f"workers={cell.workers}" if cell.workers > 1 else f"micro_batch_size={cell.micro_batch_size}"
 
 

@@ -105,6 +105,11 @@ class Plan:
         """What a program is compiled for: updates in a block, examples in a batch and in the tail."""
         return self.updates_per_block, self.batch_size, self.tail
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the indices of a full batch, (B,)."""
+        return (self.batch_size,)
+
     def is_look(self, updates: int) -> bool:
         """Whether the run is looked at after so many updates: where a block ends, whatever the engine."""
         if updates in (self.total_updates, self.total_updates + self.updates_after) or self.updates_per_block == 1:

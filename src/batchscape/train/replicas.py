@@ -1,0 +1,217 @@
+"""Seeds of one cell trained side by side, by one call of `model.fit`: its records are those of the seeds trained alone.
+
+Where an update is small, a device spends most of it on being told what to do; R updates at once are told once.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from keras import optimizers
+
+from batchscape import backend
+from batchscape.config import Cell
+from batchscape.data import Data
+from batchscape.errors import InvalidInput
+from batchscape.record import Record
+from batchscape.train import parts
+from batchscape.train.callbacks import Recorder
+from batchscape.train.fit import Trainer, group_of
+from batchscape.train.plan import Blocks, Plan
+from batchscape.train.rprop import Rprop
+from batchscape.train.stacked import Stacked
+
+ELEMENTWISE = (
+    optimizers.SGD, optimizers.Adam, optimizers.AdamW, optimizers.RMSprop, optimizers.Adagrad, optimizers.Adadelta,
+    optimizers.Adamax, optimizers.Nadam, optimizers.Ftrl, optimizers.Lion, Rprop,
+)  # fmt: skip
+"""Optimizers that treat all numbers alike, whatever weight they are part of."""
+
+
+def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss, optimizer: keras.Optimizer) -> None:
+    """Refuse what would make a run beside others another one than alone.
+
+    Args:
+        cell: What is run.
+        model: A built Keras model.
+        data: The data set.
+        loss: The loss, as `losses.resolve_loss` gives it.
+        optimizer: The optimizer.
+
+    Raises:
+        InvalidInput: In one line.
+    """
+    for name, usual in (("engine", ("auto", "fused")), ("micro_batch_size", (None,)), ("workers", (1,))):
+        if getattr(cell, name) not in usual:
+            raise InvalidInput(f"replicas need {name}={usual[-1]!r}. Received: {name}={getattr(cell, name)!r}")
+    if cell.precision == "mixed_float16":
+        raise InvalidInput(
+            "replicas would skip an update together where the loss of one overflows; use mixed_bfloat16. "
+            f"Received: precision={cell.precision!r}"
+        )
+    parts.check_sums("replicas", model, data, loss)
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        raise InvalidInput(f"replicas need Keras' own compute_loss. Received: {type(model).__name__}.compute_loss")
+    if any(getattr(variable, "constraint", None) for variable in model.trainable_variables):
+        raise InvalidInput("replicas need weights without constraints, which Keras would apply to all at once.")
+    if type(optimizer) not in ELEMENTWISE or optimizer.clipnorm or optimizer.global_clipnorm:
+        clips = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm")}
+        asked = ", ".join([type(optimizer).__name__, *(f"{name}={value}" for name, value in clips.items() if value)])
+        raise InvalidInput(f"replicas need an optimizer that treats each number by itself. Received: {asked}")
+    embeds = any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
+    if embeds and type(optimizer) is not optimizers.SGD and backend.name() == "tensorflow":
+        raise InvalidInput(
+            "replicas of an Embedding need SGD: TensorFlow squares each occurrence of a row alone, and their sum in replicas. "
+            f"Received: {type(optimizer).__name__}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplicatedPlan(Plan):
+    """The updates of R runs that differ in the seed of the sample order alone, made side by side.
+
+    Attributes:
+        plans: Theirs.
+    """
+
+    plans: tuple[Plan, ...] = ()
+
+    @classmethod
+    def together(cls, plans: Sequence[Plan]) -> "ReplicatedPlan":
+        """The plan of several plans."""
+        return cls(**vars(plans[0]), plans=tuple(plans))
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the indices of a full batch, (R, B)."""
+        return len(self.plans), self.batch_size
+
+    def blocks(self, epochs: range) -> Blocks:
+        """See `Plan.blocks`; the indices have shape (blocks, updates_per_block, R, B), and (blocks, R, tail)."""
+        each = [plan.blocks(epochs) for plan in self.plans]
+        return each[0]._replace(
+            indices=np.stack([blocks.indices for blocks in each], axis=2),
+            tails=np.stack([blocks.tails for blocks in each], axis=1),
+        )
+
+
+class Together(keras.callbacks.Callback):
+    """Recorders, each of which is shown one replica.
+
+    Time is divided among them. A replica whose run is over is trained on, and looked at no more.
+
+    Args:
+        recorders: One for each replica.
+        updates_in_batch: Tells how many updates stand behind the batch that `fit` has just reported.
+
+    Attributes:
+        updates: Updates done.
+    """
+
+    def __init__(self, recorders: Sequence[Recorder], updates_in_batch: Callable[[], int]):
+        super().__init__()
+        self._recorders, self._updates_in_batch = recorders, updates_in_batch
+        self.updates = 0
+
+    def start(self, model: Stacked) -> None:
+        """Record the weights that the runs start from, and start the clock."""
+        self.set_model(model)
+        for replica, recorder in enumerate(self._recorders):
+            recorder.start(model.show(replica))
+        self._resumed_at = time.perf_counter()
+
+    def enter(self, plan: ReplicatedPlan) -> None:
+        """Go on to the next plan of the runs."""
+        for recorder, own in zip(self._recorders, plan.plans, strict=True):
+            recorder.enter(own)
+        self._resumed_at = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the updates of a block, and look at the runs."""
+        seconds = (time.perf_counter() - self._resumed_at) / len(self._recorders)
+        updates, model = self._updates_in_batch(), self.model
+        self.updates += updates
+        seen = {"loss": np.asarray(logs["losses"]), "path_length": np.asarray(logs["path_length"])}
+        for replica, recorder in self._unfinished():
+            model.show(replica)
+            recorder.advance(updates, seconds, {name: values[replica] for name, values in seen.items()})
+        model.stop_training = self.finished
+        self._resumed_at = time.perf_counter()
+
+    def stop(self) -> None:
+        """End the runs here."""
+        for replica, recorder in self._unfinished():
+            self.model.show(replica)
+            recorder.stop()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all runs are over."""
+        return not self._unfinished()
+
+    def _unfinished(self) -> list[tuple[int, Recorder]]:
+        return [(replica, recorder) for replica, recorder in enumerate(self._recorders) if not recorder.finished]
+
+
+class ReplicaTrainer(Trainer):
+    """A `Trainer` of R cells at a time, which differ in the seed alone.
+
+    Args:
+        cell: The first of the cells to train; the others share its `GROUP_FIELDS`.
+        data: The data set, as arrays.
+        build: A model's name or the function that builds it.
+        n_replicas: R ≥ 2.
+    """
+
+    def __init__(self, cell: Cell, data: Data, build: str | Callable, n_replicas: int):
+        self._n_replicas = n_replicas
+        super().__init__(cell, data, build)
+
+    def _to_fit(self, optimizer: keras.Optimizer) -> Stacked:
+        check(self._first, self._model, self._data, self._loss, optimizer)
+        return Stacked(self._model, self._n_replicas)
+
+    def run_together(self, cells: Sequence[Cell]) -> list[Record]:
+        """Train R cells; see `Trainer.run`. Times are those of all, divided by R, and facts name the number of `replicas`."""
+        if (
+            group_of(cells[0]) != self._group
+            or len(cells) != self._n_replicas
+            or len(set(map(without_seed, cells))) > 1
+        ):
+            raise InvalidInput(
+                f"{self._n_replicas} replicas are cells that differ in the seed alone. Received: {cells}"
+            )
+        stages = [Plan.stages(cell, self._data.n_train) for cell in cells]
+        plans = [ReplicatedPlan.together(each) for each in zip(*stages, strict=True)]
+        compile_seconds = self._compile(plans)
+        self._reset([cell.seed for cell in cells])
+        learning_rate = self._set_learning_rate(cells[0], plans[0])
+        recorders = [Recorder(cell, own, self._evaluate, lambda: 0) for cell, own in zip(cells, stages, strict=True)]
+        together = Together(recorders, self._engine.updates_in_batch)
+        together.start(self._fitted)
+        self._train(plans, together)
+        facts = {
+            "learning_rate": learning_rate,
+            "compile_seconds": compile_seconds / self._n_replicas,
+            "replicas": self._n_replicas,
+        }
+        return [self._record(cell, plans, recorder, facts) for cell, recorder in zip(cells, recorders, strict=True)]
+
+    def seconds_per_update(self, cell: Cell) -> float | None:
+        """See `Trainer.seconds_per_update`; of all, divided by R."""
+        return self._timed(ReplicatedPlan.together([Plan.of(cell, self._data.n_train)] * self._n_replicas))
+
+    def _time_update(self, plan: ReplicatedPlan) -> float:
+        return super()._time_update(plan) / self._n_replicas
+
+    def _reset(self, seed: int | Sequence[int], initial_weights: None = None) -> None:
+        seeds = [seed] * self._n_replicas if isinstance(seed, int) else seed
+        self._fitted.stack([self._build(seed=each) for each in seeds])
+        self._empty_slots()
+
+
+def without_seed(cell: Cell) -> Cell:
+    """What replicas have in common."""
+    return dataclasses.replace(cell, seed=0)
