@@ -37,7 +37,7 @@ test: $(INSTALLED)  ## lint, then run every test and every notebook
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-jax: .venv-jax/installed  ## the tests of numbers on JAX, with TensorFlow not installed
-	$(ON_JAX) tests/test_backends.py tests/test_engines.py
+	$(ON_JAX) $(patsubst %,tests/test_%.py,backends engines replicas)
 	JAX_ENABLE_X64=1 $(ON_JAX) $(ORACLES)
 
 ON_JAX := KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) -o addopts="--strict-markers -q"
@@ -76,6 +76,7 @@ bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleav
 	$(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/noise.py
 	$(BIN)/python benchmarks/schedules.py
+	$(BIN)/python benchmarks/replicas.py
 	$(BIN)/python benchmarks/minima.py
 
 lint: $(INSTALLED)  ## check style

@@ -7,6 +7,7 @@ One command on whichever backend Keras runs; each table names the backend and th
 - `throughput.csv`: examples/s, and the peak memory, of stock `model.fit` against batch size, until throughput stops rising
   or memory ends, in a process of its own (`bs.probe_batch_sizes`); printed with the lines of time and memory.
 - `updates.csv`: updates/s at B = 1, 32 and 128 by `stock` and by `fused`, median and range, timed alike.
+- `replicas.csv`: updates/s of 2, 4 and 8 seeds side by side, of each counted, against one alone (`replicas.py`).
 - `minima.csv`: points/s of a line and Hessian-vector products/s, eight at once, of the trained nets.
 - `sweeps.csv`: sweeps of digits and MNIST: seconds of training, test accuracy and λ_max by batch size.
 
@@ -27,6 +28,7 @@ import_keras()
 import keras
 import numpy as np
 import pandas as pd
+from replicas import compare
 
 import batchscape as bs
 from batchscape import backend
@@ -79,6 +81,11 @@ def updates(name: str, *, rounds: int) -> pd.DataFrame:
         per_second = 1e3 / found.measured[["ms", "ms_high", "ms_low"]].set_axis(["per_s", "low", "high"], axis=1)
         tables.append(per_second.assign(net=name, engine=engine, batch=found.measured["batch"], rounds=rounds))
     return shown(pd.concat(tables))
+
+
+def replicas(name: str, *, rounds: int) -> pd.DataFrame:
+    build, data = net_and_data(name, 4_096)
+    return shown(compare(build, data, BATCH_SIZES_OF_UPDATES, rounds).assign(net=name))
 
 
 def minima(name: str, *, rounds: int, quick: bool) -> pd.DataFrame:
@@ -140,6 +147,7 @@ if __name__ == "__main__":
     made = {
         "throughput": pd.concat([throughput(net, quick=options.quick) for net in nets]),
         "updates": pd.concat([updates(net, rounds=rounds) for net in nets]),
+        "replicas": pd.concat([replicas(net, rounds=rounds) for net in nets]),
         "minima": pd.concat([minima(net, rounds=rounds, quick=options.quick) for net in nets]),
         "sweeps": sweeps(quick=options.quick),
     }

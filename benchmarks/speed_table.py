@@ -64,6 +64,18 @@ def minima() -> str:
     return "\n".join(lines)
 
 
+def replicas() -> str:
+    """Updates of eight seeds trained side by side ÷ of one alone, one row a net and backend."""
+    found = pd.concat(pd.read_csv(RECORDS / f"replicas_{name}.csv") for name in ("tensorflow", "jax"))
+    eight = found[found["replicas"] == 8]
+    sizes = eight["batch_size"].unique()
+    lines = [f"| eight seeds ÷ one | {' | '.join(f'B = {size}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for (model, backend), rows in eight.groupby(["model", "backend"], sort=False):
+        cells = [ratio(rows[rows["batch_size"] == size].iloc[0]) for size in sizes]
+        lines.append(f"| {model}, {backend} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 KINDS = {
     "training": "weights and curves after three epochs",
     "losses": "losses on lines and planes, BatchNorm anew",
@@ -91,4 +103,4 @@ def agreement() -> str:
 
 
 if __name__ == "__main__":
-    print(training(), gradients(), minima(), agreement(), sep="\n\n")
+    print(training(), gradients(), minima(), replicas(), agreement(), sep="\n\n")

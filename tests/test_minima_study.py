@@ -62,12 +62,31 @@ def test_pictures_say_how_much_they_show(tables):
     assert (seen["widest_by_narrowest"] >= 1).all()
 
 
+def test_spectra_fall_and_end_at_the_largest_eigenvalue(tables, store):
+    main = MINIMA_PROFILES["smoke"].main
+    assert set(tables.spectra["family"]) == {f"η = {main.learning_rate:g}"}
+    data = bs.load_dataset(main.dataset, train_size=main.train_size)
+    f = bs.Objective(bs.build_model(main.model, data), data.x_train, data.y_train)
+    at_rate = [
+        record
+        for record in bs.Store(store).records()
+        if record.cell.until_loss and record.cell.learning_rate == main.learning_rate and record.cell.batch_size != 32
+    ]
+    assert len(at_rate) == 2 * main.seeds
+    for record in at_rate:
+        rows = tables.spectra.query(f"seed == {record.cell.seed} and batch == {record.facts['batch']}")
+        top = bs.hessian_eigenvalues(f, record.weights["final"]).values[0]
+        assert (rows["above"].diff().dropna() <= 0).all()
+        assert (rows["below"].diff().dropna() <= 0).all()
+        np.testing.assert_array_equal(rows["above"] > 0, rows["value"] < top)
+
+
 def test_the_tables_are_judged_and_drawn(tables, tmp_path):
     found = {verdict.claim.id: verdict for verdict in claims.verdicts_of(tables.frames.values())}
     assert {"C36", "C37", "C42b", "C42e", "C42h", "C44", "C46"} <= set(found)
     assert "fails" in found["C42h"].word
     drawn = gallery.draw_all(tables.save(tmp_path / "tables"), tmp_path / "figures")
-    assert set(drawn) == {"fig09_sharpness", "fig10_minima_controls"}
+    assert set(drawn) == {"fig09_sharpness", "fig10_minima_controls", "fig18_spectra"}
 
 
 def test_a_replication_has_three_arms_and_two_budgets(tmp_path):

@@ -31,6 +31,7 @@ def test_the_tables_of_speed_are_those_of_the_records():
     assert f"<!-- speed -->\n{speed_table.training()}" in README
     assert speed_table.gradients() in README
     assert speed_table.minima() in README
+    assert speed_table.replicas() in README
     memory = pd.read_csv(speed_table.RECORDS / "minima_memory.csv").set_index("model").loc["mlp"]
     share = memory["added"] / memory["three_first_outputs"]
     assert f"takes {memory['added'] / 1e6:.0f} MB for that, {share:.2f} of three outputs" in README

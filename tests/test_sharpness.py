@@ -266,6 +266,10 @@ def test_the_density_at_full_order_has_the_moments_of_the_spectrum():
         mean, stderr = found.mean_of(function)
         assert abs(mean - function(values).mean()) <= 4 * stderr + 1e-9
     assert found.nodes.max() == pytest.approx(values[-1], rel=1e-6)
+    apart = np.flatnonzero(np.diff(values) > 1e-4 * values[-1])
+    counts = len(values) - 1 - apart
+    errors = found.n_above((values[apart] + values[apart + 1]) / 2) - counts
+    assert (np.abs(errors) <= 4 * np.sqrt(2 * counts / 2000)).all()
     grid = np.linspace(values[0] - 1, values[-1] + 1, 2000)
     assert np.trapezoid(found.density(grid, 0.05), grid) == pytest.approx(1, abs=1e-3)
 

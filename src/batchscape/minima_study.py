@@ -20,6 +20,7 @@ from batchscape.minima.line import Line, interpolate, slice_along
 from batchscape.minima.measures import MEASURES, measure_published, measure_sharpness
 from batchscape.minima.objective import Objective, objective_of
 from batchscape.minima.sharpness import rescale_relu
+from batchscape.minima.spectrum import spectral_density
 from batchscape.minima.trajectory import WeightsCallback, trajectory_plane
 from batchscape.models import build_model, load_model
 from batchscape.profiles import MinimaProfile, Replication
@@ -56,7 +57,8 @@ def run_minima_study(profile: str | MinimaProfile, store: str | os.PathLike | St
     Returns:
         `Tables`: `minima` (one row a run of the main job), `escapes` (one row a seed, arm and number of epochs after a
         minimum of full batch), `rescaled` (one row a seed and factor) and `flip` (one row a seed, batch size, weight decay
-        and way of looking) and `pictures` (one row a seed: what pictures of one run show and hide).
+        and way of looking), `pictures` (one row a seed: what pictures of one run show and hide) and `spectra` (one row a
+        seed, family, batch size and eigenvalue: how many eigenvalues lie beyond it).
     """
     profile = profiles.find(profile, profiles.MINIMA_PROFILES)
     store, how = Store.of(store), profiles.execution(profile, how)
@@ -78,6 +80,16 @@ def run_minima_study(profile: str | MinimaProfile, store: str | os.PathLike | St
     frames = {"minima": minima.drop(columns="hash")}
     for name, make in made.items():
         frames[name] = keep_table(store, runs["hash"].iloc[0], name, options, make)
+    ends = _ends(runs)
+    options = {
+        "ends": ends.to_dict("list"),
+        "vectors": SPECTRUM_VECTORS,
+        "steps": SPECTRUM_STEPS,
+        "beyond": list(BEYOND),
+    }
+    frames["spectra"] = keep_table(
+        store, runs["hash"].iloc[0], "spectra", options, lambda: _spectra(profile, store, ends, how)
+    )
     return Tables(frames, {"profile": profile.name, "description": claims.describe(runs), "environment": environment()})
 
 
@@ -267,6 +279,39 @@ def _pictures(profile: MinimaProfile, how: dict) -> pd.DataFrame:
             )
             advance()
     return pd.DataFrame(rows).assign(dataset=main.dataset, model=main.model, n=data.n_train, epochs=10)
+
+
+SPECTRUM_VECTORS, SPECTRUM_STEPS = 4, 60
+"""Random vectors, and Lanczos steps of each, for a spectrum."""
+
+BEYOND = np.geomspace(0.01, 100, 41)
+"""Eigenvalues beyond which the others are counted."""
+
+
+def _ends(runs: pd.DataFrame) -> pd.DataFrame:
+    """The family, batch size, seed and name of the runs at both ends of each family that reached the target."""
+    reached = runs[runs["reached"] == True]  # noqa: E712 (the column also holds None)
+    ends = [
+        family.runs.assign(family=family.label)[family.runs["batch"].isin((family.batches[0], family.batches[-1]))]
+        for family in strata.families(reached)
+    ]
+    return pd.concat(ends)[["family", "batch", "seed", "hash"]]
+
+
+def _spectra(profile: MinimaProfile, store: Store, ends: pd.DataFrame, how: dict) -> pd.DataFrame:
+    """How many eigenvalues of the Hessian lie above λ, and how many below −λ, at the ends of families of runs."""
+    main = profile.main
+    data = load_dataset(main.dataset, train_size=main.train_size)
+    f = objective_of(build_model(main.model, data, seed=0), data)
+    tables = []
+    with progress.report("spectra", len(ends), show=how.get("show_progress", True)) as advance:
+        for family, batch, seed, name in ends.itertuples(index=False):
+            weights = store.load(name).weights["final"]
+            density = spectral_density(f, weights, runs=SPECTRUM_VECTORS, steps=SPECTRUM_STEPS, seed=seed)
+            counts = {"above": density.n_above(BEYOND), "below": density.n_parameters - density.n_above(-BEYOND)}
+            tables.append(pd.DataFrame({"family": family, "batch": batch, "seed": seed, "value": BEYOND, **counts}))
+            advance()
+    return pd.concat(tables, ignore_index=True).assign(dataset=main.dataset, model=main.model, n=data.n_train)
 
 
 def _views(f: Objective, weights, other, alphas, n: int, *, size: float, seed: int) -> Iterator[tuple[str, Line]]:

@@ -31,6 +31,36 @@ def controls(escapes: pd.DataFrame, rescaled: pd.DataFrame, flip: pd.DataFrame) 
     return figure
 
 
+def spectra(table: pd.DataFrame) -> Figure:
+    """A panel a family: how many eigenvalues exceed λ, and how many are below −λ, at its smallest and its largest batch."""
+    families = table.groupby("family", sort=False)
+    figure, axes = plt.subplots(1, len(families), figsize=(style.PAGE, 2.6), sharex=True, sharey=True, squeeze=False)
+    for ax, (family, of_family) in zip(axes[0], families, strict=True):
+        ends = of_family.groupby("batch")
+        for look, name, (_, rows) in zip(style.KINDS, ("smallest", "largest"), ends, strict=False):
+            beyond(ax, rows, "above", label=rf"{name} $B$: above $\lambda$", color=look["color"])
+            beyond(ax, rows, "below", label=rf"{name} $B$: below $-\lambda$", color=look["color"], linestyle=":")
+        ax.set(xlabel=r"eigenvalue $\lambda$", ylim=(0.5, None))
+        style.log_axis(ax.xaxis)
+        style.log_axis(ax.yaxis)
+        text = f"{family}\nB = {' and '.join(f'{batch:,}' for batch, _ in ends)}"
+        ax.annotate(text, (0.97, 0.97), xycoords="axes fraction", ha="right", va="top")
+    axes[0, 0].set_ylabel("number of eigenvalues")
+    axes[0, 0].set_xlim(table["value"].min(), 1.5 * table.loc[table["above"] > 0, "value"].max())
+    style.letter_panels(axes[0])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def beyond(ax: Axes, rows: pd.DataFrame, quantity: str, **look) -> Axes:
+    """A count of eigenvalues against the value beyond which they lie; mean over seeds with a 95 % band."""
+    wide = rows.pivot(index="seed", columns="value", values=quantity)
+    mean, low, high = np.array([mean_interval(wide[value]) for value in wide]).T
+    ax.fill_between(wide.columns, np.maximum(low, 1e-3), high, color=look["color"], alpha=0.15, linewidth=0)
+    ax.plot(wide.columns, np.where(mean > 0, mean, np.nan), **look)
+    return ax
+
+
 def along_escape(ax: Axes, escapes: pd.DataFrame, quantity: str, *, label: str, log: bool = False) -> Axes:
     """A quantity against the epochs that training goes on from a minimum of full batch; means with 95 % bands."""
     for kind, (arm, rows) in zip(style.KINDS, escapes.groupby("arm", sort=False), strict=False):

@@ -53,6 +53,11 @@ class SpectralDensity:
         bumps = np.exp(-0.5 * ((values[:, None, None] - self.nodes) / width) ** 2) / (width * np.sqrt(2 * np.pi))
         return np.sum(bumps * self.weights, axis=2).mean(axis=1)
 
+    def n_above(self, values: np.ndarray) -> np.ndarray:
+        """How many eigenvalues exceed each of some values, float64, shape (values,); an estimate, so not whole."""
+        beyond = self.nodes > np.asarray(values, np.float64)[:, None, None]
+        return self.n_parameters * np.sum(beyond * self.weights, axis=2).mean(axis=1)
+
     def save(self, file: str | os.PathLike) -> pathlib.Path:
         """Write it as one `.npz` file; `load_result` reads it."""
         return results.save(self, file)

@@ -109,8 +109,6 @@ def _records(job: Job) -> Iterator[Record]:
             if (trainer := _together(job, cells)) is not None:
                 yield from trainer.run_together(cells)
                 return
-        except StoreError:
-            raise
         except Exception as error:
             _trainers.clear()
             note = {"replicas_note": f"{type(error).__name__}: {telling_line(error)[:200]}"}
