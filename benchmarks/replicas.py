@@ -3,7 +3,8 @@
     [KERAS_BACKEND=jax] python benchmarks/replicas.py [--rounds 9] [--record figures/data/speed]
 
 All are compiled once and timed in turn, a few blocks of updates each; an update of R replicas counts R times. A ratio is
-taken within a round, 1 being no gain. The table says which backend and device it is of.
+taken within a round, 1 being no gain; what cannot be compiled as it is for one is left out. The table says which backend
+and device it is of.
 """
 
 import argparse
@@ -32,8 +33,8 @@ def compare(build: str | Callable, data: bs.Data, batch_sizes: Sequence[int], ro
     rows = []
     for batch_size in batch_sizes:
         cell = bs.Cell(batch_size=batch_size, epochs=1, learning_rate=0.01)
-        timers = {count: timer(cell, build, data, count) for count in REPLICAS}
-        times = {count: [] for count in REPLICAS}
+        timers = {count: time for count in REPLICAS if (time := timer(cell, build, data, count))}
+        times = {count: [] for count in timers}
         for _ in range(rounds):
             for count, time in timers.items():
                 times[count].append(time())
@@ -45,14 +46,18 @@ def compare(build: str | Callable, data: bs.Data, batch_sizes: Sequence[int], ro
     return pd.DataFrame(rows)
 
 
-def timer(cell: bs.Cell, build: str | Callable, data: bs.Data, count: int) -> Callable[[], float]:
-    """What gives the seconds of an update, divided by the number of replicas."""
+def timer(cell: bs.Cell, build: str | Callable, data: bs.Data, count: int) -> Callable[[], float] | None:
+    """What gives the seconds of an update, divided by the number of replicas; None where they cannot be compiled."""
     plan = Plan.of(cell, data.n_train)
     if count == 1:
         trainer = Trainer(cell, data, build)
     else:
         trainer, plan = ReplicaTrainer(cell, data, build, count), ReplicatedPlan.together([plan] * count)
-    trainer.seconds_per_update(cell)  # Compiles.
+    try:
+        trainer.seconds_per_update(cell)  # Compiles.
+    except Exception as error:
+        print(f"B = {cell.batch_size}, {count} replicas: {type(error).__name__}", flush=True)
+        return None
     return lambda: trainer._time_update(plan)
 
 

@@ -71,7 +71,8 @@ def replicas() -> str:
     sizes = eight["batch_size"].unique()
     lines = [f"| eight seeds ÷ one | {' | '.join(f'B = {size}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
     for (model, backend), rows in eight.groupby(["model", "backend"], sort=False):
-        cells = [ratio(rows[rows["batch_size"] == size].iloc[0]) for size in sizes]
+        rows = rows.set_index("batch_size")
+        cells = [ratio(rows.loc[size]) if size in rows.index else "alone" for size in sizes]
         lines.append(f"| {model}, {backend} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

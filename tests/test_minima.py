@@ -11,7 +11,7 @@ from batchscape.minima import autodiff
 from batchscape.minima.hessian import hessian_eigenvalues, hessian_trace, hutchinson_trace, lanczos
 from batchscape.minima.line import interpolate
 from batchscape.minima.objective import Objective
-from tests.toys import float64, probe
+from tests.toys import OneDense, float64, probe
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(37, 3)).astype(np.float32).astype(np.float64)  # keras.Input would round it to float32
@@ -313,3 +313,14 @@ def test_positions_that_are_no_numbers_are_refused(alphas):
 def test_an_objective_needs_a_built_model():
     with pytest.raises(InvalidInput, match="built"):
         Objective(keras.Sequential([keras.layers.Dense(3)]), X, Y)
+
+
+def test_a_model_whose_call_takes_no_training_argument_is_measured_all_the_same(blobs):
+    data = bs.load_dataset(blobs)
+    model = bs.build_model(OneDense, data, seed=0)
+    f = Objective(model, data.x_train, data.y_train, "sparse_categorical_crossentropy")
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert f(f.weights) == pytest.approx(model.evaluate(data.x_train, data.y_train, verbose=0), rel=1e-6)
+    assert hessian_eigenvalues(f, f.weights).converged.all()
+    record = bs.fit_one(bs.Cell(batch_size=9, epochs=1), build=OneDense, data=data)
+    assert record.status == "COMPLETE"

@@ -93,6 +93,18 @@ def test_the_fingerprint_does_not_depend_on_how_many_models_were_built_before(di
     assert fingerprint("mlp", digits) == first
 
 
+def test_names_of_layers_that_are_words_of_configurations_too_do_not_change_the_fingerprint(digits):
+    def build(data):
+        layers = keras.layers
+        stack = [layers.Flatten(), layers.Reshape((8, 8)), layers.GRU(3, "relu", dropout=0.1), layers.Dropout(0.2)]
+        return keras.Sequential(
+            [keras.Input((8, 8, 1)), *stack, layers.Activation("relu"), layers.Dense(10, "softmax")]
+        )
+
+    keras.backend.clear_session()  # So that the first are named "dropout", "activation" and "dense".
+    assert len({fingerprint(build, digits) for _ in range(3)}) == 1
+
+
 def test_the_fingerprint_sees_sizes_activations_and_source(digits):
     def small():
         return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])

@@ -11,7 +11,7 @@ import pytest
 import batchscape as bs
 from batchscape.config import Cell
 from batchscape.errors import InvalidInput
-from batchscape.sweep import jobs
+from batchscape.sweep import executors, jobs
 from batchscape.train import replicas
 from batchscape.train.fit import Trainer
 from batchscape.train.replicas import ReplicaTrainer
@@ -34,6 +34,17 @@ batchnorm = net(
 dropout = net(layers.Flatten, lambda: layers.Dense(16, "relu"), lambda: layers.Dropout(0.5))
 convolution = net(lambda: layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D, layers.Flatten)
 penalised = net(layers.Flatten, lambda: layers.Dense(16, "relu", kernel_regularizer=keras.regularizers.L2(0.01)))
+
+
+def relative(y, y_pred):
+    each = keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+    return keras.ops.square(each) / keras.ops.mean(each)
+
+
+def coupled(data):
+    model = dense(data)
+    model.compile(loss=relative)
+    return model
 
 
 def both_ways(build, data, seeds=(3, 4, 5), **changes):
@@ -70,7 +81,8 @@ CASES = {
     "growing batch": (dense, {"batch_steps": ((1, 100),), "epochs": 2}),
     "BatchNorm": (batchnorm, {}),
     "dropout": (dropout, {}),
-    "convolution": (convolution, {}),
+    "convolution": (convolution, {"batch_size": 250, "epochs": 2}),
+    "a loss that couples examples": (coupled, {"learning_rate": 0.005}),
     "regulariser": (penalised, {}),
     "loss target": (dense, {"until_loss": 1.0, "batch_size": 64, "epochs": None}),
 }
@@ -159,14 +171,21 @@ def test_what_fails_side_by_side_is_trained_alone_and_says_why(tmp_path, monkeyp
     assert {record.facts["replicas_note"] for record in store.records()} == {"RuntimeError: no room for two"}
 
 
+def test_many_tasks_go_to_processes_unless_there_is_a_gpu(monkeypatch):
+    assert executors.choose("auto", 3, 12) == ("processes", 3)
+    assert executors.choose("auto", None, 2)[0] == "serial"
+    assert executors.choose("processes", 4, 2) == ("processes", 2)
+    monkeypatch.setattr(executors.backend, "device", lambda: "a GPU")
+    assert executors.choose("auto", 3, 12) == ("serial", 1)
+    assert executors.choose("processes", 3, 12) == ("processes", 3)
+
+
 def test_seeds_are_split_evenly_over_workers():
     cells = [Cell(batch_size=b, seed=seed, epochs=1) for b in (8, 32) for seed in range(10)]
     assert [len(part) for part in jobs.split(cells, 4, workers=1)] == [3, 4, 3] * 2
     assert [len(part) for part in jobs.split(cells, "auto", workers=1)] == [5, 5] * 2
     assert [len(part) for part in jobs.split(cells, "auto", workers=2)] == [5, 5] * 2
     assert [cell for part in jobs.split(cells, 4, workers=1) for cell in part] == cells
-    started = [dataclasses.replace(cell, initial_weights="0123456789abcdef") for cell in cells]
-    assert {len(part) for part in jobs.split(started, 4, workers=1)} == {1}
 
 
 class OwnStep(OneDense):
@@ -189,18 +208,53 @@ def bounded(data):
         (OneDense, {"optimizer": "lamb"}, "Received: Lamb"),
         (OneDense, {"optimizer_options": {"clipnorm": 1.0}}, r"Received: SGD, clipnorm=1\.0"),
         (OneDense, {"engine": "stock"}, "replicas need engine='fused'"),
-        (OneDense, {"precision": "mixed_float16"}, "use mixed_bfloat16"),
+        (OneDense, {"precision": "mixed_bfloat16"}, "replicas need precision"),
+        (OneDense, {"initial_weights": "of another run"}, "start from their seeds"),
         (OwnStep, {}, "train_step"),
         (OwnLoss, {}, "compute_loss"),
         (bounded, {}, "without constraints"),
     ],
-    ids=["lamb", "clipnorm", "stock", "float16", "train_step", "compute_loss", "constraint"],
+    ids=["lamb", "clipnorm", "stock", "bfloat16", "start", "train_step", "compute_loss", "constraint"],
 )
 def test_what_would_not_train_as_alone_is_refused_before_anything_runs(tmp_path, blobs, build, changes, message):
+    if "initial_weights" in changes:
+        start = bs.run_sweep(Cell(batch_size=9, epochs=1), store=tmp_path, build=build, data=blobs, show_progress=False)
+        changes = {"initial_weights": start["hash"].iloc[0]}
     grid = bs.Grid(**{"batch_size": 9, "epochs": 1, "seed": range(2), **changes})
+    before = sorted(tmp_path.glob("*.json"))
     with pytest.raises(InvalidInput, match=message):
-        bs.run_sweep(grid, store=tmp_path, build=build, data=blobs, replicas=2, show_progress=False)
-    assert not list(tmp_path.glob("*.json"))
+        bs.run_sweep(grid, store=tmp_path, build=build, data=blobs, replicas=np.int64(2), show_progress=False)
+    assert sorted(tmp_path.glob("*.json")) == before
+
+
+class Table(layers.Layer):
+    def build(self, _):
+        self.rows = self.add_weight(shape=(10, 3))
+
+    def call(self, inputs):
+        return keras.ops.mean(keras.ops.take(self.rows, keras.ops.cast(inputs, "int32") % 10, axis=0), axis=1)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"optimizer_options": {"clipvalue": 0.1}}], ids=str)
+def test_gradients_of_single_rows_are_for_plain_sgd_alone(blobs, options):
+    x, y = np.abs(blobs[0]) // 1, blobs[1]
+
+    def build():
+        return keras.Sequential([keras.Input((4,)), Table()])
+
+    same = both_ways(build, (x, y), batch_size=9, train_size=None, optimizer_options={"momentum": 0.9})
+    assert_same_records(*same)
+    with pytest.raises(InvalidInput, match="replicas of an embedding need SGD without clipping"):
+        both_ways(build, (x, y), batch_size=9, train_size=None, **options)
+
+
+@pytest.mark.tensorflow
+def test_replicas_that_xla_cannot_compile_are_no_replicas():
+    """Another program would draw other random numbers."""
+    pooled = net(lambda: layers.Conv2D(4, 3), layers.GlobalMaxPooling2D, lambda: layers.Dropout(0.3))
+    with pytest.raises(Exception, match=r"XLA|compil|unsupported"):
+        both_ways(pooled, "digits", batch_size=4, epochs=0.1)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "many"])

@@ -81,3 +81,8 @@ def needs_tensorflow(what: str) -> None:
     """Refuse, on another backend, what only TensorFlow offers."""
     if name() != "tensorflow":
         raise InvalidInput(f"{what} needs TensorFlow. Received: KERAS_BACKEND={name()}")
+
+
+def mode(model, *, training: bool | None) -> dict[str, bool | None]:
+    """Arguments for `stateless_call`: whether this is training, unless the model's `call` does not take that, as in `fit`."""
+    return {"training": training} if model._call_has_training_arg else {}

@@ -206,6 +206,13 @@ def example_losses(loss: keras.Loss, y, y_pred):
     return _one_each(each(y, y_pred))
 
 
+ONE_BY_ONE = (
+    keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy, keras.losses.BinaryCrossentropy,
+    keras.losses.MeanSquaredError, keras.losses.MeanAbsoluteError,
+)  # fmt: skip
+"""Losses whose value for an example does not depend on the others in its batch; of other losses nobody knows."""
+
+
 def _one_each(values):
     if not len(values.shape):
         raise InvalidInput("A loss must give one value an example, without taking their mean. Received: a single value")

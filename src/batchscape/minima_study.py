@@ -87,9 +87,10 @@ def run_minima_study(profile: str | MinimaProfile, store: str | os.PathLike | St
         "steps": SPECTRUM_STEPS,
         "beyond": list(BEYOND),
     }
-    frames["spectra"] = keep_table(
-        store, runs["hash"].iloc[0], "spectra", options, lambda: _spectra(profile, store, ends, how)
-    )
+    if len(ends):
+        frames["spectra"] = keep_table(
+            store, runs["hash"].iloc[0], "spectra", options, lambda: _spectra(profile, store, ends, how)
+        )
     return Tables(frames, {"profile": profile.name, "description": claims.describe(runs), "environment": environment()})
 
 
@@ -295,7 +296,8 @@ def _ends(runs: pd.DataFrame) -> pd.DataFrame:
         family.runs.assign(family=family.label)[family.runs["batch"].isin((family.batches[0], family.batches[-1]))]
         for family in strata.families(reached)
     ]
-    return pd.concat(ends)[["family", "batch", "seed", "hash"]]
+    columns = ["family", "batch", "seed", "hash"]
+    return pd.concat(ends)[columns] if ends else pd.DataFrame(columns=columns)
 
 
 def _spectra(profile: MinimaProfile, store: Store, ends: pd.DataFrame, how: dict) -> pd.DataFrame:

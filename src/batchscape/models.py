@@ -236,15 +236,29 @@ def fingerprint(model: keras.Model, build: Callable) -> str:
 
     Names that Keras numbers by how many layers the process has made (`dense_7`) do not count.
     """
-    config = json.dumps(_configuration(model), sort_keys=True, default=str)
+    names = {}
     for position, layer in enumerate(model._flatten_layers()):
-        config = config.replace(f'"{layer.name}"', f'"layer {position}"')
+        names.setdefault(layer.name, f"layer {position}")
         for place, operation in enumerate(getattr(layer, "operations", ())):  # Such as the sum in x + y.
-            config = config.replace(f'"{operation.name}"', f'"operation {position}.{place}"')
+            names.setdefault(operation.name, f"operation {position}.{place}")
+    config = json.dumps(_renamed(_configuration(model), names), sort_keys=True, default=str)
     if build in BUILDERS.values():
         return hashlib.sha256(config.encode()).hexdigest()
     described = f"{config}{usercode.source_sha256(build)}{_compiled_with(model)}"
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+NAMING = ("name", "keras_history", "input_layers", "output_layers")
+"""Where layers are named in a configuration; elsewhere "dropout" is a rate, and "relu" an activation."""
+
+
+def _renamed(config, names: dict[str, str], *, naming: bool = False):
+    """A configuration with other names for its layers."""
+    if isinstance(config, dict):
+        return {key: _renamed(value, names, naming=key in NAMING) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_renamed(item, names, naming=naming) for item in config]
+    return names.get(config, config) if naming and isinstance(config, str) else config
 
 
 def _compiled_with(model: keras.Model) -> str:

@@ -258,12 +258,14 @@ COUNTED_ABOVE = 0.1
 
 
 def counted(spectra: pd.DataFrame, value: float) -> dict[str, str]:
-    """Eigenvalues above a value at the largest batch ÷ at the smallest, geometric mean with its interval, by family."""
+    """Eigenvalues above a value at the largest batch ÷ at the smallest, by family: geometric mean over seeds with some."""
     found = {}
     for family, rows in spectra[np.isclose(spectra["value"], value)].groupby("family", sort=False):
         wide = rows.pivot(index="seed", columns="batch", values="above")
-        ratio = mean_interval(np.log(wide[max(wide)] / wide[min(wide)]))
-        found[family] = f"× {with_interval(*np.exp(ratio))}"
+        wide = wide[(wide > 0).all(axis=1)]
+        if len(wide) > 1:
+            ratio = mean_interval(np.log(wide[max(wide)] / wide[min(wide)]))
+            found[family] = f"× {with_interval(*np.exp(ratio))}"
     return found
 
 

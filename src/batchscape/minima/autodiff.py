@@ -203,7 +203,11 @@ class Derivatives(abc.ABC):
     def _predict(self, trainable, other, x):
         """Outputs, and what layers add to the loss."""
         found = self._model.stateless_call(
-            self._variables(trainable), other, x, training=False, return_losses=self._regularizers
+            self._variables(trainable),
+            other,
+            x,
+            return_losses=self._regularizers,
+            **backend.mode(self._model, training=False),
         )
         terms = [ops.cast(term, self._dtype) for term in found[2]] if self._regularizers else []
         return found[0], sum(terms[1:], terms[0]) if terms else ops.zeros((), self._dtype)
@@ -232,7 +236,9 @@ class Derivatives(abc.ABC):
 
         def of_batch(batch):
             x = self._take(examples[0], batch)
-            found = self._model.stateless_call(self._variables(trainable), zeroed, x, training=True)[1]
+            found = self._model.stateless_call(
+                self._variables(trainable), zeroed, x, **backend.mode(self._model, training=True)
+            )[1]
             return [value / scale[id(v)] for v, value in zip(variables, found, strict=True) if id(v) in scale]
 
         kinds = [variable.dtype for variable in variables if id(variable) in scale]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from batchscape import backend_tensorflow, chunks, xla
+from batchscape import backend, backend_tensorflow, chunks, xla
 from batchscape.minima import autodiff, example_norms, first_layer
 from batchscape.minima.first_layer import FirstLayer
 
@@ -115,7 +115,7 @@ class Derivatives(autodiff.Derivatives):
 
         def probe(trainable, other, x, n):
             variables = self._variables(trainable)
-            self._model.stateless_call(variables, other, x, training=False)
+            self._model.stateless_call(variables, other, x, **backend.mode(self._model, training=False))
             found.append(example_norms.uses(variables, n))
 
         other = [variable.value for variable in self._model.non_trainable_variables]
@@ -133,7 +133,7 @@ class Derivatives(autodiff.Derivatives):
         """Σ gᵢ and ‖gᵢ‖² by way of the slopes at the layers."""
         x, y, counts = examples
         variables = self._variables(trainable)
-        y_pred = self._model.stateless_call(variables, other, x, training=False)[0]
+        y_pred = self._model.stateless_call(variables, other, x, **backend.mode(self._model, training=False))[0]
         loss = self._totals(y_pred, tf.zeros((), self._dtype), y, counts, inside)[0]
         squares = example_norms.square_norms(loss, example_norms.uses(variables, inside.shape[0]))
         return tf.cast(tf.gradients(loss, trainable)[0], tf.float64), tf.cast(squares, tf.float64)

@@ -30,7 +30,7 @@ class Eigenvalues:
     Attributes:
         values: Eigenvalues in falling order, float64, shape (k,).
         vectors: Unit eigenvectors as rows, float64, shape (k, p).
-        residuals: Upper bounds of ‖Hv − λv‖₂, from the products that were made, shape (k,).
+        residuals: Upper bounds of ‖Hv − λv‖₂, up to the rounding of the products, shape (k,).
         converged: Whether each residual is at most the tolerance times the largest |λ|, bool, shape (k,).
         n_products: Hessian-vector products spent.
     """
@@ -150,9 +150,11 @@ def lanczos(
         values, states = linalg.eigh_tridiagonal(diagonal, off_diagonal)
         top = values.argsort()[::-1][:k]
         scale = np.abs(values).max()
-        residuals = beta * np.abs(states[-1, top]) + np.array(taken) @ np.abs(states[:, top])
+        to_come = beta * np.abs(states[-1, top])  # What more steps would lessen.
+        residuals = to_come + np.array(taken) @ np.abs(states[:, top])
         converged = residuals <= tolerance * scale
-        if steps == min(n, max(max_steps, k)) or (steps >= k and converged.all()):
+        found = converged | (to_come <= tolerance * scale / 2)
+        if steps == min(n, max(max_steps, k)) or (steps >= k and found.all()):
             break
         if beta <= 1e-10 * scale:  # An invariant subspace: go on from a fresh direction.
             taken[-1] += beta

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
-from batchscape import cpu, processes
+from batchscape import backend, cpu, processes
 from batchscape.errors import InvalidInput, telling_line, unknown_name
 
 EXECUTORS = ("auto", "serial", "processes")
@@ -38,21 +38,28 @@ def run(
     Args:
         function: Called with one task; what it raises ends the whole run.
         tasks: The tasks, in the order in which they are to start.
-        executor: `"serial"`, `"processes"`, or `"auto"`: processes where there are several cores and tasks.
+        executor: `"serial"`, `"processes"`, or `"auto"`: processes where there are several cores and tasks, and no GPU.
         workers: Number of processes; one a core by default.
 
     Yields:
         An `Outcome` for every task.
     """
-    check(executor, workers)
     tasks = list(tasks)
-    workers = min(workers or cpu.cores(), len(tasks))
-    if executor == "auto":
-        executor = "processes" if workers > 1 and len(tasks) >= FEWEST_TASKS_FOR_PROCESSES else "serial"
+    executor, workers = choose(executor, workers, len(tasks))
     if executor == "serial":
         yield from (Outcome(task, function(task)) for task in tasks)
     else:
         yield from _run_in_processes(function, tasks, workers)
+
+
+def choose(executor: str, workers: int | None, n_tasks: int) -> tuple[str, int]:
+    """What `"auto"` stands for with so many tasks, and how many run at once; one process where there is a GPU, which is one."""
+    check(executor, workers)
+    workers = min(workers or cpu.cores(), n_tasks)
+    if executor == "auto":
+        many = workers > 1 and n_tasks >= FEWEST_TASKS_FOR_PROCESSES and backend.device() == "CPU"
+        executor = "processes" if many else "serial"
+    return executor, 1 if executor == "serial" else workers
 
 
 def check(executor: str, workers: int | None) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from batchscape.sweep.store import Store
 from batchscape.train.fit import Trainer, group_of, trainer_for
 from batchscape.train.plan import Plan
 from batchscape.train.replicas import ReplicaTrainer, without_seed
+
+_log = logging.getLogger("batchscape")
 
 MOST_BY_ITSELF = 8
 """Replicas that `"auto"` tries at most; from there on a device has been told what to do often enough."""
@@ -51,11 +54,12 @@ class Job:
         return f"batch {cells[0].batch_size}, seed{'s' if len(cells) > 1 else ''} {seeds}"
 
 
-def check_replicas(replicas: int | str) -> None:
-    """Refuse what is no number of replicas."""
+def number_of_replicas(replicas: int | str) -> int | str:
+    """The number of replicas, or `"auto"`; refused if it is neither."""
     whole = isinstance(replicas, (int, np.integer)) and not isinstance(replicas, bool)
     if replicas != "auto" and not (whole and replicas >= 1):
         raise InvalidInput(f'replicas must be an integer ≥ 1 or "auto". Received: replicas={replicas!r}')
+    return replicas if replicas == "auto" else int(replicas)
 
 
 def split(cells: Iterable[Cell], replicas: int | str, workers: int) -> list[list[Cell]]:
@@ -72,8 +76,6 @@ def split(cells: Iterable[Cell], replicas: int | str, workers: int) -> list[list
     parts = []
     for family in families.values():
         most = min(MOST_BY_ITSELF, math.ceil(len(family) / workers)) if replicas == "auto" else replicas
-        if family[0].initial_weights:  # Replicas start from their seeds.
-            most = 1
         ends = np.linspace(0, len(family), math.ceil(len(family) / most) + 1).round().astype(int).tolist()
         parts += [family[a:b] for a, b in itertools.pairwise(ends)]
     return parts
@@ -112,6 +114,8 @@ def _records(job: Job) -> Iterator[Record]:
         except Exception as error:
             _trainers.clear()
             note = {"replicas_note": f"{type(error).__name__}: {telling_line(error)[:200]}"}
+            if job.replicas != "auto":
+                _log.warning("%s: trained one by one, for together they fail: %s", job, note["replicas_note"])
     for cell in cells:
         record = _alone(job, cell)
         yield dataclasses.replace(record, facts={**record.facts, **note})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from batchscape import cpu, progress
+from batchscape import progress
 from batchscape.config import Cell, Grid
 from batchscape.errors import InvalidInput
 from batchscape.record import Record, Status
@@ -58,7 +58,7 @@ def run_sweep(
     """
     store = Store.of(store)
     executors.check(executor, workers)
-    jobs.check_replicas(replicas)
+    replicas = jobs.number_of_replicas(replicas)
     sources = Sources(build, data)
     names = {
         cell: sources.check(cell, store) for cell in map(sources.label, [grid] if isinstance(grid, Cell) else grid)
@@ -80,15 +80,14 @@ def run_sweep(
 def _train_all(
     missing: dict[Cell, str], sources: Sources, store: Store, executor: str, workers, replicas: int | str, show: bool
 ) -> None:
-    executor = sources.executor_for(missing, executor)
-    sharing = 1 if executor == "serial" else workers or cpu.cores()
-    alone = [cell for cell in missing if replicas == 1 or sources.why_alone(cell)]
-    if alone and isinstance(replicas, int) and replicas > 1:
-        raise InvalidInput(sources.why_alone(alone[0]))
-    beside = [cell for cell in missing if cell not in set(alone)]
+    executor, workers = executors.choose(sources.executor_for(missing, executor), workers, len(missing))
+    alone = {cell for cell in missing if replicas == 1 or sources.why_alone(cell)}
+    if alone and replicas not in (1, "auto"):
+        raise InvalidInput(sources.why_alone(next(cell for cell in missing if cell in alone)))
+    beside = [cell for cell in missing if cell not in alone]
     with store.workspace() as folder:
         tasks = []
-        for cells in [*([cell] for cell in alone), *jobs.split(beside, replicas, sharing)]:
+        for cells in [*([cell] for cell in alone), *jobs.split(beside, replicas, workers)]:
             source = sources.local(cells[0]) if executor == "serial" else sources.packed(cells[0], folder)
             plans = Plan.stages(cells[0], sources.data_of(cells[0]).n_train)
             names = {cell: missing[cell] for cell in cells}

@@ -111,6 +111,8 @@ class Sources:
 
     def why_alone(self, cell: Cell) -> str:
         """Why a cell that was checked cannot be trained beside other seeds; "" where it can."""
+        if cell.initial_weights:
+            return f"replicas start from their seeds. Received: initial_weights={cell.initial_weights!r}"
         return self._why_alone[group_of(cell)]
 
     def made(self, record: Record, store: Store) -> bool:

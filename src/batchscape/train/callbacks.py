@@ -23,7 +23,8 @@ class Recorder(keras.callbacks.Callback):
         cell: What is run.
         plans: When it is looked at, for each batch size it goes through.
         evaluator: Evaluates the model that is trained.
-        updates_in_batch: Tells how many updates stand behind the batch that `fit` has just reported.
+        updates_in_batch: Tells how many updates stand behind the batch that `fit` has just reported; None where the recorder
+            is no callback itself and told by `advance`.
 
     Attributes:
         rows: One dict an evaluation.
@@ -35,7 +36,13 @@ class Recorder(keras.callbacks.Callback):
         updates, seconds: Updates done, and the time spent in training alone.
     """
 
-    def __init__(self, cell: Cell, plans: Sequence[Plan], evaluator: Evaluator, updates_in_batch: Callable[[], int]):
+    def __init__(
+        self,
+        cell: Cell,
+        plans: Sequence[Plan],
+        evaluator: Evaluator,
+        updates_in_batch: Callable[[], int] | None = None,
+    ):
         super().__init__()
         self._cell, self._plans, self._evaluate, self._updates_in_batch = cell, plans, evaluator, updates_in_batch
         self._plan, self._updates_before, self._examples_before = plans[0], 0, 0

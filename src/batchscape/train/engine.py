@@ -184,10 +184,10 @@ def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[
     check(cell, data)
     if name in ("fused", "auto") and data.pipeline is None and cell.workers == 1:
         yield lambda: fused(model, data, micro_batch_size=micro)
+        if stacked.shape_of(model):  # Another program than that of one alone draws other random numbers.
+            return
         if own().XLA_IS_OPTIONAL:
             yield lambda: fused(model, data, jit=False, micro_batch_size=micro)
-    if stacked.shape_of(model):
-        return
     if dataset is not None and micro is None and name in ("dataset", "auto"):
         yield lambda: dataset(model, data)
     if name == "stock" or (name == "auto" and dataset is None):

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from batchscape import backend
 from batchscape.backend import CHUNK
 from batchscape.data import Data
 from batchscape.train import engine, stacked
@@ -112,12 +113,17 @@ def _take(examples, rows):
     return keras.tree.map_structure(lambda array: array[rows], examples)
 
 
+def has_sparse_gradients(model: keras.Model, x) -> bool:
+    """See `engine_tensorflow.has_sparse_gradients`: JAX knows none."""
+    return False
+
+
 def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:
     """See `engine_tensorflow.compile_means`."""
 
     @jax.jit
     def values_of(trainable, other, x, y):
-        y_pred, _ = model.stateless_call(trainable, other, x, training=False)
+        y_pred, _ = model.stateless_call(trainable, other, x, **backend.mode(model, training=False))
         return [function(y, y_pred) for function in functions]
 
     def means_of(x, y) -> Callable[[], np.ndarray]:

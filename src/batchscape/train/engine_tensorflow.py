@@ -176,6 +176,14 @@ def _sum_in_lanes(delta, shape: tuple[int, ...]):
     return tf.reduce_sum(tf.add_n(lanes), axis=-1) + tf.reduce_sum(square[..., LANES * n :], axis=-1)
 
 
+def has_sparse_gradients(model: keras.Model, x) -> bool:
+    """Whether a weight has gradients for some of its rows alone, as embeddings have."""
+    with tf.GradientTape() as tape:
+        outputs = model(keras.tree.map_structure(lambda array: array[:1], x), training=False)
+    gradients = tape.gradient(outputs, model.trainable_variables)
+    return any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+
+
 def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:
     """For each split (x, y) a function of no arguments: the mean of each function over it, float64, shape (functions,)."""
     jit = xla.work_of(model, splits[0][0]).suits_xla(CHUNK)

@@ -294,7 +294,7 @@ class Trainer:
 
 def run_fit(model: keras.Model, **arguments: Any) -> None:
     """The one place where a model is trained."""
-    with quiet.without_retracing_warnings():
+    with quiet.without_warnings_of_programs():
         model.fit(verbose=0, **arguments)
 
 

@@ -47,15 +47,13 @@ def check_sums(field: str, model: keras.Model, data: Data, loss: keras.Loss) -> 
     if data.pipeline is not None:
         raise needs_arrays(field)
     if type(model).train_step is not keras.Model.train_step:
-        raise InvalidInput(
-            f"{field} needs Keras' own train_step, whose batch can be split. Received: {type(model).__name__}.train_step"
-        )
+        raise InvalidInput(f"{field} needs Keras' own train_step. Received: {type(model).__name__}.train_step")
     if loss.reduction not in _MEANS:
         raise InvalidInput(f"{field} needs a loss that is a mean over examples. Received: reduction={loss.reduction!r}")
     some = keras.tree.map_structure(lambda array: array[:1], data.x_train)
     if getattr(model(some, training=False), "_keras_mask", None) is not None:
         raise InvalidInput(
-            f"{field} needs a loss in which every example counts alike; one mean over the unmasked places does not split. "
+            f"{field} needs a loss in which every example counts alike, and not a mean over unmasked places. "
             "Received: a model whose output has a mask"
         )
 

@@ -11,12 +11,11 @@ import keras
 import numpy as np
 from keras import optimizers
 
-from batchscape import backend
 from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput
 from batchscape.record import Record
-from batchscape.train import parts
+from batchscape.train import engine, parts
 from batchscape.train.callbacks import Recorder
 from batchscape.train.fit import Trainer, group_of
 from batchscape.train.plan import Blocks, Plan
@@ -46,12 +45,9 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss, optimize
     for name, usual in (("engine", ("auto", "fused")), ("micro_batch_size", (None,)), ("workers", (1,))):
         if getattr(cell, name) not in usual:
             raise InvalidInput(f"replicas need {name}={usual[-1]!r}. Received: {name}={getattr(cell, name)!r}")
-    if cell.precision == "mixed_float16":
-        raise InvalidInput(
-            "replicas would skip an update together where the loss of one overflows; use mixed_bfloat16. "
-            f"Received: precision={cell.precision!r}"
-        )
-    parts.check_sums("replicas", model, data, loss)
+    if cell.precision not in ("float32", "float64"):  # Sums in another order differ by what there is of precision.
+        raise InvalidInput(f'replicas need precision "float32" or "float64". Received: precision={cell.precision!r}')
+    parts.check_sums("Training beside other seeds", model, data, loss)
     if type(model).compute_loss is not keras.Model.compute_loss:
         raise InvalidInput(f"replicas need Keras' own compute_loss. Received: {type(model).__name__}.compute_loss")
     if any(getattr(variable, "constraint", None) for variable in model.trainable_variables):
@@ -60,11 +56,11 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: keras.Loss, optimize
         clips = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm")}
         asked = ", ".join([type(optimizer).__name__, *(f"{name}={value}" for name, value in clips.items() if value)])
         raise InvalidInput(f"replicas need an optimizer that treats each number by itself. Received: {asked}")
-    embeds = any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
-    if embeds and type(optimizer) is not optimizers.SGD and backend.name() == "tensorflow":
+    plain = type(optimizer) is optimizers.SGD and not optimizer.clipvalue
+    if not plain and engine.own().has_sparse_gradients(model, data.x_train):
         raise InvalidInput(
-            "replicas of an Embedding need SGD: TensorFlow squares each occurrence of a row alone, and their sum in replicas. "
-            f"Received: {type(optimizer).__name__}"
+            "replicas of an embedding need SGD without clipping: TensorFlow treats each occurrence of a row alone, and their "
+            f"sum in replicas. Received: {type(optimizer).__name__}, clipvalue={optimizer.clipvalue}"
         )
 
 
@@ -186,9 +182,9 @@ class ReplicaTrainer(Trainer):
         stages = [Plan.stages(cell, self._data.n_train) for cell in cells]
         plans = [ReplicatedPlan.together(each) for each in zip(*stages, strict=True)]
         compile_seconds = self._compile(plans)
-        self._reset([cell.seed for cell in cells])
+        self._reset_all([cell.seed for cell in cells])
         learning_rate = self._set_learning_rate(cells[0], plans[0])
-        recorders = [Recorder(cell, own, self._evaluate, lambda: 0) for cell, own in zip(cells, stages, strict=True)]
+        recorders = [Recorder(cell, own, self._evaluate) for cell, own in zip(cells, stages, strict=True)]
         together = Together(recorders, self._engine.updates_in_batch)
         together.start(self._fitted)
         self._train(plans, together)
@@ -206,9 +202,11 @@ class ReplicaTrainer(Trainer):
     def _time_update(self, plan: ReplicatedPlan) -> float:
         return super()._time_update(plan) / self._n_replicas
 
-    def _reset(self, seed: int | Sequence[int], initial_weights: None = None) -> None:
-        seeds = [seed] * self._n_replicas if isinstance(seed, int) else seed
-        self._fitted.stack([self._build(seed=each) for each in seeds])
+    def _reset(self, seed: int, initial_weights: None = None) -> None:
+        self._reset_all([seed] * self._n_replicas)
+
+    def _reset_all(self, seeds: Sequence[int]) -> None:
+        self._fitted.stack([self._build(seed=seed) for seed in seeds])
         self._empty_slots()
 
 

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from batchscape.losses import example_losses
+from batchscape import backend, quiet
+from batchscape.losses import ONE_BY_ONE, example_losses
 
 
 class Stacked(keras.Model):
@@ -56,11 +57,14 @@ class Stacked(keras.Model):
         """
 
         def forward(parts):
-            y_pred, other, penalties = self.one.stateless_call(*parts, training=training, return_losses=True)
-            return y_pred, other, ops.sum(ops.stack([ops.cast(p, "float32") for p in [0.0, *penalties]]))
+            y_pred, other, penalties = self.one.stateless_call(
+                *parts, return_losses=True, **backend.mode(self.one, training=training)
+            )
+            return y_pred, other, sum(penalties) if penalties else ops.zeros(())
 
         parts = [variable.value for variable in self._stacks], [variable.value for variable in self._other_stacks], x
-        y_pred, other, penalties = ops.vectorized_map(forward, parts)
+        with quiet.without_warnings_of_programs():
+            y_pred, other, penalties = ops.vectorized_map(forward, parts)
         for variable, value in zip(self._other_stacks, other, strict=True):
             variable.assign(value)
         return y_pred, penalties
@@ -68,14 +72,18 @@ class Stacked(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The sum of the losses of all replicas."""
         outputs, penalties = y_pred
-        # One loss over all examples: mapped over replicas, XLA takes three hundred times as long for its gradient.
-        each = example_losses(
-            self._loss_of_one, *(ops.reshape(array, (-1, *array.shape[2:])) for array in (y, outputs))
-        )
-        losses = ops.mean(ops.reshape(each, (self.n_replicas, -1)), axis=1)
-        losses = losses + ops.cast(penalties, losses.dtype)
+        losses = self._losses_of_examples(y, outputs)
+        losses = ops.mean(losses, axis=1) + ops.cast(penalties, losses.dtype)
         self._mean_losses.update_state(losses)
         return ops.sum(losses)
+
+    def _losses_of_examples(self, y, outputs):
+        """The loss of each example, shape (R, B); not mapped over replicas: XLA takes 300 times as long for that gradient."""
+        loss, n = self._loss_of_one, self.n_replicas
+        if type(loss) not in ONE_BY_ONE:  # An example may count by what else is in its batch.
+            return ops.stack([example_losses(loss, y[replica], outputs[replica]) for replica in range(n)])
+        flat = (ops.reshape(array, (-1, *array.shape[2:])) for array in (y, outputs))
+        return ops.reshape(example_losses(loss, *flat), (n, -1))
 
     def stack(self, models: Sequence[keras.Model]) -> None:
         """Take the variables of R models over."""
