@@ -81,9 +81,9 @@ def _train_all(
     missing: dict[Cell, str], sources: Sources, store: Store, executor: str, workers, replicas: int | str, show: bool
 ) -> None:
     executor, workers = executors.choose(sources.executor_for(missing, executor), workers, len(missing))
-    alone = {cell for cell in missing if replicas == 1 or sources.why_alone(cell)}
+    alone = dict.fromkeys(cell for cell in missing if replicas == 1 or sources.why_alone(cell))
     if alone and replicas not in (1, "auto"):
-        raise InvalidInput(sources.why_alone(next(cell for cell in missing if cell in alone)))
+        raise InvalidInput(sources.why_alone(next(iter(alone))))
     beside = [cell for cell in missing if cell not in alone]
     with store.workspace() as folder:
         tasks = []

@@ -17,7 +17,7 @@ class Stacked(keras.Model):
     alike gives each the update that it would make alone.
 
     Args:
-        one: A built Keras model with one output; its own variables are left alone.
+        one: A built Keras model with one output; its own variables are left alone until a replica is shown.
         n_replicas: R ≥ 1.
 
     Attributes:
