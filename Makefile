@@ -12,10 +12,10 @@ TENSORFLOW := $(shell sed -n 's/^tensorflow==/==/p' requirements.txt)
 WORKERS ?= 2
 PROFILE ?= paper
 
-.PHONY: help install reproduce test test-jax notebooks figures records bench lint format lab clean
+.PHONY: help install reproduce test test-jax test-long notebooks figures records bench lint format lab clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 install: $(INSTALLED)  ## make .venv and install everything (the GPU build too where nvidia-smi answers)
 
@@ -34,14 +34,19 @@ reproduce: $(INSTALLED)  ## run the main job on the embedded digits: figures and
 test: $(INSTALLED)  ## lint, then run every test and every notebook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-jax: .venv-jax/installed  ## the tests of numbers on JAX, with TensorFlow not installed
-	$(ON_JAX) $(patsubst %,tests/test_%.py,backends engines replicas)
-	JAX_ENABLE_X64=1 $(ON_JAX) $(ORACLES)
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		-o addopts="--strict-markers -q -m 'not long'" $(patsubst %,tests/test_%.py,$(ON_JAX))
 
-ON_JAX := KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) -o addopts="--strict-markers -q"
-ORACLES := $(patsubst %,tests/test_%.py,minima minima_peers planes directions sharpness trajectory rprop schedules)
+test-long: $(INSTALLED)  ## the tests that take longer
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long tests
+	BATCHSCAPE_XLA=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(patsubst %,tests/test_%.py,engines accumulation)
+
+# Long ones first, so that no worker waits for the other.
+ON_JAX := gpu_benchmark parallel_seeds backends engines trajectory sharpness minima directions planes rprop schedules \
+	private_names minima_peers
 
 .venv-jax/installed: requirements-jax.txt pyproject.toml
 	@.venv-jax/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv-jax
@@ -57,17 +62,17 @@ figures: $(INSTALLED)  ## draw figures/ from the committed records in figures/da
 
 records: $(INSTALLED)  ## run the studies at paper profile (a day on two cores) and write their tables to figures/data/
 	$(BIN)/batchscape reproduce --profile paper --tables figures/data/digits
-	$(BIN)/batchscape noise --study paper --tables figures/data/noise
-	$(BIN)/batchscape noise --study mnist --tables figures/data/mnist
-	$(BIN)/batchscape sharpness --study paper --tables figures/data/minima
-	$(BIN)/batchscape sharpness --study keskar-f1 --tables figures/data/keskar-f1
-	$(BIN)/batchscape sharpness --study keskar-c1 --tables figures/data/keskar-c1
-	$(BIN)/batchscape rates --study paper --tables figures/data/rates
-	$(BIN)/batchscape rates --study fashion --tables figures/data/rates-fashion
-	$(BIN)/batchscape rates --study cifar --tables figures/data/rates-cifar
-	$(BIN)/batchscape rates --study mnist --tables figures/data/rates-mnist
-	$(BIN)/batchscape probe --study paper --tables figures/data/cost
-	$(BIN)/batchscape target --study paper --tables figures/data/target
+	$(BIN)/batchscape study gradient --profile paper --tables figures/data/noise
+	$(BIN)/batchscape study gradient --profile mnist --tables figures/data/mnist
+	$(BIN)/batchscape study minima --profile paper --tables figures/data/minima
+	$(BIN)/batchscape study keskar-f1 --tables figures/data/keskar-f1
+	$(BIN)/batchscape study keskar-c1 --tables figures/data/keskar-c1
+	$(BIN)/batchscape study rates --profile paper --tables figures/data/rates
+	$(BIN)/batchscape study rates --profile fashion --tables figures/data/rates-fashion
+	$(BIN)/batchscape study rates --profile cifar --tables figures/data/rates-cifar
+	$(BIN)/batchscape study rates --profile mnist --tables figures/data/rates-mnist
+	$(BIN)/batchscape study cost --profile paper --tables figures/data/cost
+	$(BIN)/batchscape study target --profile paper --tables figures/data/target
 	$(BIN)/python benchmarks/definitions.py --record figures/data/definitions
 
 bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleaved
@@ -76,7 +81,7 @@ bench: $(INSTALLED)  ## run the benchmarks: ours and the alternatives, interleav
 	$(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/noise.py
 	$(BIN)/python benchmarks/schedules.py
-	$(BIN)/python benchmarks/replicas.py
+	$(BIN)/python benchmarks/parallel_seeds.py
 	$(BIN)/python benchmarks/minima.py
 
 lint: $(INSTALLED)  ## check style
@@ -90,5 +95,5 @@ format: $(INSTALLED)  ## mend style
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-clean:  ## remove the environment and caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and caches; runs/ stays
+	rm -rf .venv .venv-jax .pytest_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
     python benchmarks/convolution.py
 
-First the rule of `batchscape.xla` against a stopwatch: a fused update with and without XLA, interleaved, over batch
+First the rule of `batchscape.backend.xla` against a stopwatch: a fused update with and without XLA, interleaved, over batch
 sizes; a star marks the choice of the rule, a question mark where the other one was faster by more than a third. Then
 ways to bring the small CNN nearer to the limit: convolutions as matrix products of gathered patches (im2col), with and
 without XLA, and a single thread.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from batchscape.quiet import import_keras
+from batchscape.backend.importing import import_keras
 
 import_keras()
 
@@ -25,7 +25,8 @@ from keras import layers
 from training import LEARNING_RATE, flops_per_update, gemm_rate
 
 import batchscape as bs
-from batchscape import cpu, xla
+from batchscape.backend import xla
+from batchscape.system import cores
 from batchscape.train import engine_tensorflow
 
 ROUNDS = 7
@@ -83,13 +84,15 @@ def microseconds(programs: dict, batch_size: int) -> dict:
     for _ in range(1 + ROUNDS):
         for name, program in programs.items():
             begin = time.perf_counter()
-            float(program(indices, tf.constant(UPDATES)))
+            float(program(indices, tf.constant(UPDATES))["path_length"])
             times[name].append((time.perf_counter() - begin) / UPDATES)
     return {name: 1e6 * statistics.median(values[1:]) for name, values in times.items()}
 
 
 def check_rule() -> None:
-    print(f"\nThe rule, {cpu.threads()} threads: microseconds an update\n{'network':<12}{'B':>5}{'plain':>9}{'XLA':>9}")
+    print(
+        f"\nThe rule, {cores.threads()} threads: microseconds an update\n{'network':<12}{'B':>5}{'plain':>9}{'XLA':>9}"
+    )
     for name, side in (("cnn", 8), ("cnn", 28), ("lenet", 28)):
         data = noise(side)
         programs = {jit: fused(name, data, jit=jit) for jit in (False, True)}
@@ -111,7 +114,7 @@ def try_ways() -> None:
         "im2col": fused(im2col_net, data, jit=False),
         "im2col, XLA": fused(im2col_net, data, jit=True),
     }
-    print(f"\nWays nearer to the limit, {cpu.threads()} threads: µs an update, share of {rate / 1e9:.0f} GFLOP/s")
+    print(f"\nWays nearer to the limit, {cores.threads()} threads: µs an update, share of {rate / 1e9:.0f} GFLOP/s")
     for batch_size in (1, 8, 32, 128):
         limit = 1e6 * flops_per_update("cnn", data, batch_size) / rate
         found = microseconds(programs, batch_size)
@@ -122,6 +125,6 @@ def try_ways() -> None:
 if __name__ == "__main__":
     check_rule()
     try_ways()
-    if cpu.threads() > 1:
+    if cores.threads() > 1:
         environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
         subprocess.run([sys.executable, __file__], env=environment, check=True)

@@ -13,14 +13,14 @@ import statistics
 import tempfile
 import time
 
-from batchscape.quiet import import_keras
+from batchscape.backend.importing import import_keras
 
 import_keras()
 
 import pandas as pd
 
 import batchscape as bs
-from batchscape.cpu import cores
+from batchscape.system.cores import cores
 
 EXECUTORS = ("serial", "processes")
 

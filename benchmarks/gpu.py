@@ -1,160 +1,143 @@
-"""What batch size does on the GPU at hand, or on the processor where there is none: throughput, memory, updates, minima.
+"""What batch size does on the GPU at hand, in one call of at most eight minutes; on the processor where there is no GPU.
 
-    [KERAS_BACKEND=jax] python benchmarks/gpu.py [--quick] [--net mlp|lenet|vgg] [--record figures/data/gpu]
+    [KERAS_BACKEND=jax] python benchmarks/gpu.py [--record figures/data/gpu] [--small]
 
-One command on whichever backend Keras runs; each table names the backend and the device.
+Five parts, the important ones first, each in a process of its own with a time limit. A part writes its tables whenever a row
+is finished; a part that fails or runs over its limit leaves its reason in `about.json`, and the next one goes on.
 
-- `throughput.csv`: examples/s, and the peak memory, of stock `model.fit` against batch size, until throughput stops rising
-  or memory ends, in a process of its own (`bs.probe_batch_sizes`); printed with the lines of time and memory.
-- `updates.csv`: updates/s at B = 1, 32 and 128 by `stock` and by `fused`, median and range, timed alike.
-- `replicas.csv`: updates/s of 2, 4 and 8 seeds side by side, of each counted, against one alone (`replicas.py`).
-- `minima.csv`: points/s of a line and Hessian-vector products/s, eight at once, of the trained nets.
-- `sweeps.csv`: sweeps of digits and MNIST: seconds of training, test accuracy and λ_max by batch size.
+- `loop` (90 s): the loop of notebook 03 on MNIST, `for batch_size in (8, 32, 128, 512): model.fit(...)`, at one learning rate
+  and with the rate scaled; then the loss on the line from the smallest batch's minimum to the largest one's.
+- `seeds` (60 s): complete trainings of the digits net, seeds side by side, as many as fit; a hundred of them compared with
+  the run alone.
+- `cifar` (120 s): CIFAR-10-5k and a CNN with BatchNorm at six batch sizes, both strata, ten seeds side by side: updates,
+  losses, test accuracy, λ_max.
+- `speed` (60 s): updates a second by `stock` and by `fused`; points of a line and Hessian-vector products a second.
+- `throughput` (the rest): examples a second and peak memory against batch size, in float32, then bfloat16.
 
-The MLP has 784-128-64-10 units on MNIST, LeNet is that of the article's table, and the VGG-like net has six convolutions of
-32 to 128 maps on 32 × 32 × 3 noise, of which speed does not depend. `--quick` takes a few minutes on two cores.
+`--small` runs all of it on a few digits, within a minute on two idle cores, to see that everything works.
 """
 
 import argparse
+import dataclasses
+import json
+import os
 import pathlib
-import statistics
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 
-from batchscape.quiet import import_keras
+LIMITS = {"loop": 90, "seeds": 60, "cifar": 120, "speed": 60, "throughput": None}
+"""Seconds that each part may take, its start included; None for what is left of the total."""
 
-import_keras()
+TOTAL = 480
+"""Seconds for all parts together."""
 
-import keras
-import numpy as np
-import pandas as pd
-from replicas import compare
+SLOWER = 3
+"""Limits of the small scale are so many times as long: a busy processor compiles slowly."""
 
-import batchscape as bs
-from batchscape import backend
-
-BATCH_SIZES_OF_UPDATES = (1, 32, 128)
-EXAMPLES = {"mlp": 5_000, "lenet": 10_000, "vgg": 2_048}
-"""Rows that minima are measured on."""
-POINTS, VECTORS = 32, 8
+MARGIN = 0.1
+"""The share of its limit that a part keeps back: it stops by itself before it is stopped."""
 
 
-def vgg(data: bs.Data) -> keras.Model:
-    """Three blocks of two 3 × 3 convolutions and a pooling, and a dense head."""
-    layers = keras.layers
-    blocks = [
-        layer
-        for maps in (32, 64, 128)
-        for layer in (
-            layers.Conv2D(maps, 3, padding="same", activation="relu"),
-            layers.Conv2D(maps, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-        )
-    ]
-    head = [layers.Flatten(), layers.Dense(128, "relu"), layers.Dense(10)]
-    return keras.Sequential([keras.Input(data.x_train.shape[1:]), *blocks, *head], name="vgg")
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a part ended.
+
+    Attributes:
+        status: `"done"`, `"failed"`, `"over its limit"` or `"no time left"`.
+        seconds: What it took.
+        limit: What it was allowed.
+        reason: The last line of what a failed part printed on stderr, else "".
+    """
+
+    status: str
+    seconds: float
+    limit: float
+    reason: str = ""
 
 
-def net_and_data(name: str, rows: int | None = None):
-    """What builds a net, and what it trains on."""
-    if name != "vgg":
-        return name, bs.load_dataset("mnist", train_size=rows)
-    rng = np.random.default_rng(0)
-    n = rows or 16_384
-    x, y = rng.random((n, 32, 32, 3), dtype=np.float32), (np.arange(n) % 10).astype(np.int32)
-    return vgg, bs.load_dataset(((x, y), (x[:100], y[:100])))
+def run_part(command: list[str], limit: float) -> Outcome:
+    """Run a part in a process group of its own, and end all of it at the limit."""
+    if limit < 1:
+        return Outcome("no time left", 0.0, max(0.0, limit))
+    begin = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stderr=errors, start_new_session=True)
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        seconds = time.perf_counter() - begin
+        errors.seek(0)
+        lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
+    if code is None:
+        return Outcome("over its limit", seconds, limit)
+    if code:
+        return Outcome("failed", seconds, limit, lines[-1][:500] if lines else f"exit status {code}")
+    return Outcome("done", seconds, limit)
 
 
-def throughput(name: str, *, quick: bool) -> pd.DataFrame:
-    build, data = net_and_data(name, 4_096 if quick else None)
-    sizes = (1, 8, 64, 256) if quick else None
-    found = bs.probe_batch_sizes(build, data, batch_sizes=sizes, repeats=2 if quick else 5)
-    print(found, flush=True)
-    return found.table.assign(net=name, device=found.facts["device"])
+def run_all(
+    record: pathlib.Path, *, small: bool, total: float = TOTAL, parts: dict | None = None
+) -> dict[str, Outcome]:
+    """Run all parts one after the other.
+
+    Args:
+        record: Folder for the tables.
+        small: Whether to run at the small scale.
+        total: Seconds for all parts together.
+        parts: Names and limits of the parts; `LIMITS` by default.
+
+    Returns:
+        How each part ended, by name; `about.json` has it too.
+    """
+    slower = SLOWER if small else 1
+    outcomes, end = {}, time.perf_counter() + slower * total
+    record.mkdir(parents=True, exist_ok=True)
+    for name, limit in (parts or LIMITS).items():
+        left = end - time.perf_counter()
+        limit = left if limit is None else min(slower * limit, left)
+        print(f"== {name}: at most {max(0, limit):.0f} s", flush=True)
+        seconds = f"{(1 - MARGIN) * limit:.1f}"
+        command = [sys.executable, __file__, "--part", name, "--seconds", seconds, "--record", str(record)]
+        outcomes[name] = outcome = run_part([*command, *(["--small"] if small else [])], limit)
+        print(f"== {name}: {outcome.status} in {outcome.seconds:.0f} s {outcome.reason}\n", flush=True)
+        note(record, parts={key: dataclasses.asdict(value) for key, value in outcomes.items()})
+    return outcomes
 
 
-def updates(name: str, *, rounds: int) -> pd.DataFrame:
-    build, data = net_and_data(name, 4_096)
-    tables = []
-    for engine in ("stock", "fused"):
-        found = bs.probe_batch_sizes(build, data, batch_sizes=BATCH_SIZES_OF_UPDATES, engine=engine, repeats=rounds)
-        per_second = 1e3 / found.measured[["ms", "ms_high", "ms_low"]].set_axis(["per_s", "low", "high"], axis=1)
-        tables.append(per_second.assign(net=name, engine=engine, batch=found.measured["batch"], rounds=rounds))
-    return shown(pd.concat(tables))
+def note(record: pathlib.Path, **fields) -> None:
+    """Add to what `about.json` says of the tables."""
+    file = record / "about.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def replicas(name: str, *, rounds: int) -> pd.DataFrame:
-    build, data = net_and_data(name, 4_096)
-    return shown(compare(build, data, BATCH_SIZES_OF_UPDATES, rounds).assign(net=name))
+def main() -> int:
+    """Run all parts, or the one that is asked for; 1 where a part was not done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", type=pathlib.Path, help="folder for the tables, figures/data/gpu for ours")
+    parser.add_argument("--small", action="store_true", help="small sizes, to see that all of it runs")
+    parser.add_argument("--part", choices=tuple(LIMITS), help="this part alone, in this process")
+    parser.add_argument("--seconds", type=float, default=60.0, help="with --part: how long it may take")
+    options = parser.parse_args()
+    record = options.record or pathlib.Path(tempfile.mkdtemp(prefix="batchscape-gpu-"))
+    if options.part is None:
+        outcomes = run_all(record, small=options.small)
+        print(f"Tables: {record}")
+        return int(any(outcome.status != "done" for outcome in outcomes.values()))
+    begin = time.perf_counter()
+    import gpu_parts
 
-
-def minima(name: str, *, rounds: int, quick: bool) -> pd.DataFrame:
-    build, data = net_and_data(name, EXAMPLES[name] // (10 if quick else 1))
-    model = bs.build_model(build, data, seed=0)
-    f = bs.Objective(model, data.x_train, data.y_train, metrics=())
-    weights, vectors = f.weights, np.random.default_rng(0).choice([-1.0, 1.0], size=(VECTORS, f.n_parameters))
-    direction, steps = bs.random_directions(f, weights, 1), np.linspace(-1, 1, POINTS)[:, None]
-    ways = {
-        "points of a line": (POINTS, lambda: f.evaluate_along(weights, direction, steps)),
-        "Hessian-vector products": (VECTORS, lambda: f.hessian_products(weights, vectors)),
-    }
-    rows = []
-    for quantity, (amount, run) in ways.items():
-        run()  # Compiles.
-        rates = []
-        for _ in range(rounds):
-            begin = time.perf_counter()
-            run()
-            rates.append(amount / (time.perf_counter() - begin))
-        rows.append({"net": name, "quantity": quantity, "rows": f.n_examples, "per_s": statistics.median(rates),
-                     "low": min(rates), "high": max(rates), "rounds": rounds})  # fmt: skip
-    return shown(pd.DataFrame(rows))
-
-
-def sweeps(*, quick: bool) -> pd.DataFrame:
-    seeds, epochs = (range(2), 2) if quick else (range(6), 10)
-    tables, folder = [], tempfile.mkdtemp(prefix="batchscape-")  # Afresh: what a store has would not be timed.
-    for name, sizes in {"digits": (8, 32, 128, 512), "mnist": (32, 256, 2048)}.items():
-        if quick and name == "mnist":
-            continue
-        grid = bs.Grid(dataset=name, model="mlp", batch_size=sizes, learning_rate=0.1, epochs=epochs, seed=seeds)
-        begin = time.perf_counter()
-        runs = bs.run_sweep(grid, store=f"{folder}/{name}", executor="serial")
-        wall, data = time.perf_counter() - begin, bs.load_dataset(name)
-        f = bs.Objective(bs.build_model("mlp", data), data.x_train, data.y_train, metrics=())
-        store = bs.Store(f"{folder}/{name}")
-        top = [bs.hessian_eigenvalues(f, store.load(run).weights["final"]).values[0] for run in runs["hash"]]
-        kept = runs[["batch", "seed", "seconds", "updates", "train_loss", "test_accuracy"]]
-        tables.append(kept.assign(dataset=name, lambda_max=top, sweep_seconds=wall))
-    table = pd.concat(tables)
-    shown(table.groupby(["dataset", "batch"]).mean(numeric_only=True).drop(columns="seed").reset_index())
-    return table
-
-
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    print(table.to_string(index=False, float_format="%.4g"), "\n", flush=True)
-    return table
+    gpu_parts.run(options.part, record, end=begin + options.seconds, small=options.small)
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs")
-    parser.add_argument("--net", choices=tuple(EXAMPLES), action="append", help="all three by default")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--record", type=pathlib.Path, help="folder for the tables, figures/data/gpu for ours")
-    options = parser.parse_args()
-    nets, rounds = options.net or tuple(EXAMPLES), 2 if options.quick else options.rounds
-    made = {
-        "throughput": pd.concat([throughput(net, quick=options.quick) for net in nets]),
-        "updates": pd.concat([updates(net, rounds=rounds) for net in nets]),
-        "replicas": pd.concat([replicas(net, rounds=rounds) for net in nets]),
-        "minima": pd.concat([minima(net, rounds=rounds, quick=options.quick) for net in nets]),
-        "sweeps": sweeps(quick=options.quick),
-    }
-    device = made["throughput"]["device"].iloc[0]
-    print(f"Keras on {backend.name()}, device: {device}")
-    if options.record:
-        options.record.mkdir(parents=True, exist_ok=True)
-        for kind, frame in made.items():
-            named = frame.assign(backend=backend.name(), device=device)
-            named.to_csv(options.record / f"{kind}_{backend.name()}.csv", index=False, float_format="%.5g")
+    sys.exit(main())

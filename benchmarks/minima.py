@@ -42,7 +42,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from batchscape.quiet import import_keras
+from batchscape.backend.importing import import_keras
 
 import_keras()
 
@@ -52,9 +52,9 @@ import pandas as pd
 from training import find_peers, gemm_rate
 
 import batchscape as bs
-from batchscape.cost import memory
-from batchscape.cpu import cores
-from batchscape.minima import autodiff
+from batchscape.landscape import derivatives
+from batchscape.system import memory
+from batchscape.system.cores import cores
 
 IMAGES = {"mlp": 5_000, "lenet": 10_000}
 IMAGES_OF_SPECTRA = {"mlp": 5_000, "lenet": 1_000}
@@ -442,7 +442,7 @@ def peak_of_plane(name: str, kept: bool) -> int:
     f = bs.Objective(bs.build_model(name, data, seed=0), data.x_train, data.y_train, metrics=())
     side = SIDE if kept and name == "mlp" else 6
     if not kept:
-        autodiff.KEPT_BYTES = 0
+        derivatives.KEPT_BYTES = 0
     axis = np.linspace(-1, 1, side)
     bs.evaluate_plane(f, f.weights, bs.random_directions(f, f.weights), axis, axis, show_progress=False)
     return memory.peak()

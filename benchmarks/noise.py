@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 
-from batchscape.quiet import import_keras
+from batchscape.backend.importing import import_keras
 
 import_keras()
 
@@ -30,8 +30,8 @@ import tensorflow as tf
 from training import find_peers
 
 import batchscape as bs
-from batchscape.cpu import cores
-from batchscape.minima.objective import objective_of
+from batchscape.landscape.objective import objective_of
+from batchscape.system.cores import cores
 
 IMAGES = 10_000
 IN_A_LOOP = {"eager": 200, "compiled": 1000}

@@ -10,15 +10,15 @@ import argparse
 import pathlib
 import statistics
 
-from batchscape.quiet import import_keras
+from batchscape.backend.importing import import_keras
 
 import_keras()
 
 import pandas as pd
 
 import batchscape as bs
-from batchscape.train.fit import Trainer
 from batchscape.train.plan import Plan
+from batchscape.train.trainer import Trainer
 
 SCHEDULES = {
     "plain": {},

@@ -64,10 +64,10 @@ def minima() -> str:
     return "\n".join(lines)
 
 
-def replicas() -> str:
+def parallel_seeds() -> str:
     """Updates of eight seeds trained side by side ÷ of one alone, one row a net and backend."""
-    found = pd.concat(pd.read_csv(RECORDS / f"replicas_{name}.csv") for name in ("tensorflow", "jax"))
-    eight = found[found["replicas"] == 8]
+    found = pd.concat(pd.read_csv(RECORDS / f"parallel_seeds_{name}.csv") for name in ("tensorflow", "jax"))
+    eight = found[found["parallel_seeds"] == 8]
     sizes = eight["batch_size"].unique()
     lines = [f"| eight seeds ÷ one | {' | '.join(f'B = {size}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
     for (model, backend), rows in eight.groupby(["model", "backend"], sort=False):
@@ -103,5 +103,44 @@ def agreement() -> str:
     return "\n".join(lines)
 
 
+NOT_YET = (
+    "GPU: not yet run. `python benchmarks/gpu.py` takes at most eight minutes: the loop over batch sizes and the line between "
+    "its minima, seeds side by side, curvature of a CNN, updates a second, throughput and memory. It has run on CPU, on JAX."
+)
+
+
+def gpu(folder: pathlib.Path = DATA / "gpu") -> str:
+    """Updates a second on a GPU, ÷ stock and ÷ the processor, one row a net; one sentence where there are no records."""
+    if not (folder / "gpu_speed.csv.gz").exists():
+        return NOT_YET
+    found = pd.read_csv(folder / "gpu_speed.csv.gz")
+    device, updates = found["device"].iloc[0], _updates(found)
+    cpu = _updates(pd.read_csv(folder / "cpu_speed.csv.gz")) if (folder / "cpu_speed.csv.gz").exists() else None
+    sizes = updates.index.unique("batch")
+    lines = [
+        f"| updates a second on {device}, fused | {' | '.join(f'B = {size}' for size in sizes)} |",
+        "|---" * (1 + len(sizes)) + "|",
+    ]
+    for net in updates.index.unique("net"):
+        cells = []
+        for size in sizes:
+            if (net, size) not in updates.index:
+                cells.append("")
+                continue
+            of_one = updates.loc[(net, size)]
+            text = f"{of_one['fused']:,.2g}, {of_one['fused'] / of_one['stock']:.2g} × stock"
+            if cpu is not None and (net, size) in cpu.index:
+                text += f", {of_one['fused'] / cpu.loc[(net, size), 'fused']:.2g} × two CPU cores"
+            cells.append(text)
+        lines.append(f"| {net} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _updates(found: pd.DataFrame) -> pd.DataFrame:
+    """Updates a second by net and batch size, a column an engine."""
+    rows = found[found["quantity"] == "updates"]
+    return rows.pivot(index=["net", "batch"], columns="engine", values="per_s")
+
+
 if __name__ == "__main__":
-    print(training(), gradients(), minima(), replicas(), agreement(), sep="\n\n")
+    print(training(), gradients(), minima(), parallel_seeds(), agreement(), gpu(), sep="\n\n")

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from batchscape.quiet import import_keras
+from batchscape.backend.importing import import_keras
 
 import_keras()
 
@@ -29,7 +29,7 @@ import pandas as pd
 import tensorflow as tf
 
 import batchscape as bs
-from batchscape.cpu import cores
+from batchscape.system.cores import cores
 from batchscape.train import engine
 from batchscape.train.plan import Plan
 

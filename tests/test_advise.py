@@ -1,5 +1,7 @@
 """An advice: its arithmetic, its reasons, and what it says when something cannot be had."""
 
+import contextlib
+import itertools
 import json
 import math
 
@@ -8,12 +10,12 @@ import pandas as pd
 import pytest
 
 import batchscape as bs
-from batchscape.cost import advise, practice
+from batchscape.cost import advise, short_trainings
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import fit_line
+from batchscape.cost.probe_input import ProbeInput
 from batchscape.cost.result import Probe
-from batchscape.cost.source import Source
-from batchscape.draw import cost, style
+from batchscape.plot import advice, style
 
 N = 1024
 
@@ -43,7 +45,7 @@ def probe_of(ms, *, epoch_ms=0.0, fails=None, batches=None, was_compiled=True):
         memory_limit=10**10,
         epoch_ms=epoch_ms,
         stopped="",
-        facts=facts,
+        about=facts,
     )
 
 
@@ -104,7 +106,7 @@ def test_without_noise_or_rate_the_advice_says_so():
     assert described["noise"] is None
     assert described["table"][0]["seconds"] is None
     with style.paper():
-        assert len(cost.advice(found).axes) == 4
+        assert len(advice.advice_figure(found).axes) == 4
 
 
 def test_a_rate_that_a_policy_drives_above_the_stable_one_is_pointed_out():
@@ -133,10 +135,10 @@ def test_noise_that_cannot_be_told_from_zero_is_none():
 
 
 def test_short_trainings_see_all_classes_of_data_that_are_sorted(monkeypatch):
-    monkeypatch.setattr(practice, "MOST_EXAMPLES", 200)
+    monkeypatch.setattr(short_trainings, "MOST_EXAMPLES", 200)
     y = np.repeat(np.arange(10), 100)
     data = bs.load_dataset((y[:, None].astype(np.float32), y))
-    some = practice._some(data)
+    some = short_trainings._some(data)
     assert some.n_train == 200
     assert np.bincount(some.y_train, minlength=10).min() >= 8
     assert (some.x_train[:, 0] == some.y_train).all()
@@ -145,24 +147,41 @@ def test_short_trainings_see_all_classes_of_data_that_are_sorted(monkeypatch):
 def test_an_advice_on_digits_joins_short_trainings_and_is_drawn(monkeypatch, tmp_path):
     """The trainings run in this process here, where TensorFlow is loaded; the probe is made up."""
     monkeypatch.setattr(advise, "probe_batch_sizes", lambda *_, **__: probe_of(lambda batch: 1 + 0.01 * batch))
-    monkeypatch.setattr(practice, "PAIRS", 8)
+    monkeypatch.setattr(short_trainings, "PAIRS", 8)
     called = []
 
-    def here(name, *arguments):
+    def here(_, name, *arguments):
         called.append(name)
-        return getattr(practice, name)(*arguments), ""
+        return getattr(short_trainings, name)(*arguments), ""
 
-    monkeypatch.setattr(advise, "_in_a_child", here)
+    monkeypatch.setattr(advise, "_a_child", contextlib.nullcontext)
+    monkeypatch.setattr(advise, "_ask", here)
     found = advise.advise("mlp", "digits", show_progress=False)
     assert called == ["range_test", "noise_scales"]
     rate = found.learning_rates["fixed"]
     assert 0.02 < rate < 0.5  # The project's own sweeps train this net at 0.05 to 0.4.
     assert 5 < found.noise.simple < 500
     assert [place["epoch"] for place in found.noise.places] == [0, 1, 3]
-    assert cost.draw(found, tmp_path).read_bytes()[:4] == b"\x89PNG"
+    assert advice.draw(found, tmp_path).read_bytes()[:4] == b"\x89PNG"
     assert json.loads(found.save(tmp_path / "advice.json").read_text())["batch_size"] == found.batch_size
     drawn = json.loads((tmp_path / "advice.json").read_text())
     assert len(drawn["rates"]) > 20
+
+
+@pytest.mark.parametrize(("why_no_rate", "children"), [("", [0, 0]), ("the process died", [0, 1])])
+def test_short_trainings_share_a_process_unless_the_first_has_failed(monkeypatch, why_no_rate, children):
+    monkeypatch.setattr(advise, "probe_batch_sizes", lambda *_, **__: probe_of(lambda batch: 1 + 0.01 * batch))
+    numbers, asked = itertools.count(), []
+
+    def answer(child, name, *_):
+        asked.append(child)
+        return None, why_no_rate if name == "range_test" else "no noise"
+
+    monkeypatch.setattr(advise, "_a_child", lambda _: contextlib.nullcontext(next(numbers)))
+    monkeypatch.setattr(advise, "_ask", answer)
+    found = advise.advise("mlp", "digits", show_progress=False)
+    assert asked == children
+    assert found.noise is found.learning_rates is None
 
 
 def scheduled():
@@ -175,5 +194,5 @@ def scheduled():
 
 
 def test_a_model_with_a_schedule_keeps_it_and_gets_no_rate(blobs):
-    assert practice.range_test(Source(scheduled, blobs), 8) is None
-    assert len(practice.noise_scales(Source(scheduled, blobs), 8, None)) == 3
+    assert short_trainings.range_test(ProbeInput(scheduled, blobs), 8) is None
+    assert len(short_trainings.noise_scales(ProbeInput(scheduled, blobs), 8, None)) == 3

@@ -1,6 +1,7 @@
 """The rooms: who imports whom, and what stays cheap."""
 
 import ast
+import graphlib
 import pathlib
 import re
 import subprocess
@@ -13,109 +14,96 @@ import batchscape
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "batchscape"
 
-MAY_IMPORT = {
-    "config": {"errors"},
-    "backend": {"errors"},
-    "backend_tensorflow": set(),
-    "backend_jax": {"errors"},
-    "errors": set(),
-    "paths": {"errors"},
-    "profiles": {"config", "errors"},
-    "quiet": {"backend", "errors"},
-    "usercode": {"errors"},
-    "progress": set(),
-    "record": {"backend", "config", "cpu"},
-    "tables": {"errors", "paths"},
-    "data": {"config", "errors", "usercode"},
-    "models": {"backend", "config", "data", "errors", "usercode"},
-    "losses": {"data", "errors"},
-    "processes": {"quiet"},
-    "chunks": {"backend"},
-    "definitions": set(),
-    "cpu": set(),
-    "xla": {"cpu"},
-    "train": {
-        "backend",
-        "chunks",
-        "config",
-        "data",
-        "errors",
-        "losses",
-        "models",
-        "processes",
-        "quiet",
-        "record",
-        "xla",
-    },
-    "sweep": {
-        "backend",
-        "config",
-        "cpu",
-        "data",
-        "errors",
-        "losses",
-        "models",
-        "paths",
-        "processes",
-        "progress",
-        "quiet",
-        "record",
-        "train",
-        "usercode",
-    },
-    "minima": {
-        "backend",
-        "backend_tensorflow",
-        "chunks",
-        "cpu",
-        "data",
-        "errors",
-        "losses",
-        "progress",
-        "record",
-        "xla",
-    },
-    "noise": {"data", "errors", "judge", "minima", "record"},
-    "cost": {
-        *("backend", "config", "data", "errors", "judge", "losses", "minima", "models", "noise", "paths", "progress"),
-        *("processes", "train", "usercode"),
-    },
-    "judge": {"config", "errors"},
-    "draw": {"definitions", "errors", "judge", "noise", "paths", "tables"},
+ROOMS = {
+    "errors": "",
+    "system": "errors",
+    "usercode": "errors system",
+    "config": "errors",
+    "stats": "errors",
+    "backend": "errors system",
+    "data": "backend config errors usercode",
+    "models": "backend config data errors system usercode",
+    "workers": "backend errors system",
+    "train": "backend config data errors models system workers",
+    "sweep": "backend config data errors models system train usercode workers",
+    "landscape": "backend config data errors models sweep system train",
+    "gradient": "data errors landscape models stats sweep train",
+    "plot": "errors stats system",
+    "cost": "backend config data errors gradient landscape models stats system train workers",
+    "study": "config cost data errors gradient landscape models plot stats sweep system train workers",
+    "cli": "__init__ backend config cost data errors gradient landscape models plot stats study sweep system",
+    "__main__": "cli",
+    "__init__": "backend",
 }
-"""Which rooms a room may import; what is not listed here (the main job, the command line) may import all of them."""
+"""Which rooms a room may import, functions and `TYPE_CHECKING` included."""
 
 HEAVY = ("tensorflow", "keras", "pandas", "scipy", "matplotlib", "sklearn")
 
 
-def room_of(file):
-    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+def module_of(file):
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(file): file for file in sorted(SOURCE.rglob("*.py"))}
+"""Every file of the package, by the name of its module."""
 
 
 def imports_of(file):
-    """Names of all modules that a file imports, at any depth."""
+    """Names of all modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} imports by a relative name"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in FILES else node.module for name in inside)
 
 
-@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda file: str(file.relative_to(SOURCE)))
-def test_a_room_imports_only_the_rooms_before_it(file):
-    room = room_of(file)
-    if room not in MAY_IMPORT:
-        return
-    inside = [name.split(".") for name in imports_of(file) if name.startswith("batchscape.")]
-    known = set(MAY_IMPORT) | {"study", "landscape", "cli"}
-    imported = {parts[1] for parts in inside if parts[1] in known} - {room}
-    assert imported <= MAY_IMPORT[room], f"{file.name} imports {imported - MAY_IMPORT[room]}"
+def imported_by(file):
+    """Our own modules that a file imports."""
+    return {name for name in imports_of(file) if name in FILES and FILES[name] != file}
 
 
-@pytest.mark.parametrize("room", ["judge", "draw"])
-def test_judging_and_drawing_know_no_tensorflow(room):
-    for file in (SOURCE / room).glob("*.py"):
+def room_of(module):
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def test_a_room_imports_only_the_rooms_below_it():
+    wrong = [
+        f"{module} imports {other}"
+        for module, file in FILES.items()
+        for other in imported_by(file)
+        if room_of(other) not in {room_of(module), *ROOMS[room_of(module)].split()}
+    ]
+    assert not wrong
+
+
+def test_only_its_commands_know_the_study():
+    allowed = {"batchscape.cli.study"}
+    outside = {module: file for module, file in FILES.items() if room_of(module) != "study"}
+    assert {
+        module for module, file in outside.items() if any(room_of(other) == "study" for other in imported_by(file))
+    } <= allowed
+
+
+def test_no_room_is_above_itself():
+    """The allow lists themselves hold no circle."""
+    graphlib.TopologicalSorter({room: below.split() for room, below in ROOMS.items()}).prepare()
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports in functions and under `TYPE_CHECKING` count, and so does what a folder's `__init__` imports."""
+    below = {module: imported_by(file) for module, file in FILES.items()}
+    graphlib.TopologicalSorter(below).prepare()
+
+
+def test_judging_and_drawing_know_no_tensorflow():
+    training = {"run.py", "count.py"}  # They train, and count what stock Keras does.
+    rooms = ("stats", "plot", "study")
+    files = [file for room in rooms for file in (SOURCE / room).rglob("*.py") if file.name not in training]
+    assert len(files) > 40
+    for file in files:
         assert not [name for name in imports_of(file) if name.split(".")[0] in ("tensorflow", "keras")]
 
 
@@ -129,23 +117,99 @@ def imported_at_once(file):
 
 
 def test_tensorflow_and_jax_are_imported_where_names_say_so():
-    helpers = {"example_norms.py", "chunks.py", "xla.py", "accumulate.py", "data_parallel.py"}  # Of TensorFlow's files.
+    helpers = {"example_norms.py", "xla.py", "micro_batches.py", "data_parallel.py"}  # Of TensorFlow's files.
     for file in SOURCE.rglob("*.py"):
         packages = set(imported_at_once(file))
         assert "tensorflow" not in packages or file.stem.endswith("_tensorflow") or file.name in helpers, file
         assert "jax" not in packages or file.stem.endswith("_jax"), file
 
 
+PRIVATE_FILES = {"keras_private.py", "tensorflow_private.py", "jax_private.py", "loky_private.py"}
+"""Where names stand that other packages do not promise to keep; each has its test in `test_private_names.py`."""
+
+PRIVATE_MODULES = ("keras.src", "tensorflow.python", "jax.core", "jax.experimental")
+"""Modules of which they are part; those with an underscore are too."""
+
+UNDOCUMENTED = {"train_function", "jax_state_sync", "device_lib", "make_jaxpr", "eqns", "idf_weights_const", "__get__"}
+"""Such names without an underscore."""
+
+OF_PYTHON = {"_exit", "_replace", "_fields", "_asdict"}
+"""Names with one that Python documents."""
+
+
+def defined_in(tree):
+    """Every name that a file gives to a function, a class, a variable or an attribute."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+def private_names_in(tree, ours):
+    """What a file uses that other packages do not promise to keep; a name with one underscore is theirs if it is not ours."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            home = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names = [name for alias in node.names if not (name := home + alias.name).startswith("batchscape.")]
+            yield from (name for name in names if f"{name}.".startswith(tuple(f"{one}." for one in PRIVATE_MODULES)))
+            yield from (name for name in names if re.search(r"(^|\.)_[a-z]", name))
+        name = ""
+        if isinstance(node, ast.Attribute):
+            name = node.attr
+            if isinstance(node.value, ast.Name) and f"{node.value.id}.{name}" in PRIVATE_MODULES:
+                yield f"{node.value.id}.{name}"
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "getattr",
+            "hasattr",
+            "setattr",
+            "delattr",
+        ):
+            name = str(getattr(node.args[1], "value", ""))
+        if name in UNDOCUMENTED or (re.match("_[a-z]", name) and name not in ours | OF_PYTHON):
+            yield name
+
+
+def test_private_names_of_other_packages_stand_in_their_files_alone():
+    trees = {file: ast.parse(file.read_text()) for file in FILES.values()}
+    ours = {name for tree in trees.values() for name in defined_in(tree)}
+    assert {file.name for file in trees} >= PRIVATE_FILES
+    for file, tree in trees.items():
+        if file.name not in PRIVATE_FILES:
+            assert not [*private_names_in(tree, ours)], file
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model._flatten_layers()",
+        'getattr(outputs, "_keras_mask", None)',
+        "from keras.src import backend",
+        "import tensorflow.python.client.device_lib",
+        "from tensorflow.python.client import device_lib",
+        "keras.src.backend.get_keras_mask(x)",
+        "model.train_function = None",
+        "type(model).train_step.__get__(model)",
+        "isinstance(x, jax.core.Tracer)",
+        "from jax import core",
+    ],
+)
+def test_a_private_name_of_another_package_is_seen(line):
+    assert [*private_names_in(ast.parse(line), ours={"_own"})]
+    sound = "import batchscape._own; self._own; os._exit(1); keras.layers.Dense; row._replace(x=1); kind.__name__"
+    assert not [*private_names_in(ast.parse(sound), ours={"_own"})]
+
+
 def test_runs_call_model_fit_in_exactly_one_place():
-    """`definitions` counts what stock `model.fit` does, and makes no run."""
+    """`study/definitions` counts what stock `model.fit` does, and makes no run."""
     calls = [
         (file.name, node.lineno)
         for file in SOURCE.rglob("*.py")
-        if file.name != "definitions.py"
+        if file.parent.name != "definitions"
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fit"
     ]
-    assert [name for name, _ in calls] == ["fit.py"]
+    assert [name for name, _ in calls] == ["trainer.py"]
 
 
 def modules_after(statement):
@@ -162,23 +226,33 @@ def test_importing_the_package_and_the_command_line_loads_nothing_heavy():
 
 
 def test_judging_and_drawing_start_without_tensorflow():
-    loaded = modules_after("import batchscape.judge.claims, batchscape.draw.gallery, batchscape.sweep.results")
+    loaded = modules_after("import batchscape.study.judge, batchscape.study.gallery, batchscape.sweep.frames")
     assert not loaded & {"tensorflow", "keras"}
 
 
-def test_public_names_are_listed_and_all_of_them_load():
-    assert "run_sweep" in dir(batchscape)
-    for name in dir(batchscape):
-        assert getattr(batchscape, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        batchscape.nothing  # noqa: B018
+PUBLIC = {"bs": batchscape, "bs.plot": batchscape.plot, "bs.study": batchscape.study}
 
 
-def test_every_public_function_says_what_it_does():
-    for name in dir(batchscape):
-        value = getattr(batchscape, name)
-        if callable(value):
-            assert value.__doc__, name
+@pytest.mark.parametrize("package", PUBLIC.values(), ids=PUBLIC)
+def test_public_names_are_listed_all_of_them_load_and_every_function_says_what_it_does(package):
+    assert len(dir(package)) > 10
+    for name in dir(package):
+        value = getattr(package, name)
+        assert value is not None
+        assert value.__doc__ or not callable(value), name
+
+
+def test_a_name_that_is_none_is_refused_and_the_near_miss_is_offered():
+    code = "import batchscape; batchscape.run_swep"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "module 'batchscape' has no attribute 'run_swep'. Did you mean: 'run_sweep'?" in done.stderr
+
+
+def test_the_surface_is_what_design_promises():
+    assert {"InvalidInput", "Plane", "Status", "run_sweep", "plot", "optimizers"} <= set(dir(batchscape))
+    assert "contours" in dir(batchscape.plot)
+    assert "reproduce" in set(dir(batchscape.study)) - set(dir(batchscape))
+    assert not {"make", "attach", "RateTable"} & set(batchscape.optimizers.__all__ + batchscape.schedules.__all__)
 
 
 def tracked_files():

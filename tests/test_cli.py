@@ -1,15 +1,19 @@
 """The command line: what it prints, and that bad input is one line and exit status 2."""
 
+import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import batchscape as bs
 from batchscape import cli
+from batchscape.cli import cell_options, show
 
 SMALL = [
     "--batch-size",
@@ -26,27 +30,39 @@ SMALL = [
 ]
 
 
+OURS = ("main", "gradient", "minima", "rates", "cost", "target")
+
+FRAGILE = """import keras
+
+class Fragile(keras.Sequential):
+    def train_step(self, data):
+        raise ValueError("the sky is falling")
+
+def build(data):
+    return Fragile([keras.Input(data.x_train.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(10)])
+"""
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
+def run(command, tmp_path, monkeypatch):
     """Run the command line in this process, from an empty folder; returns (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BATCHSCAPE_HOME", raising=False)
     path = list(sys.path)
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["batchscape", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    yield call
+    yield command
     sys.path[:] = path
     for module in ("mynet", "mydata", "badnet", "badshape"):
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def demo(run, tmp_path, tmp_path_factory):
+    """The runs of `SMALL` in `runs/demo`, trained once for all tests that measure or draw some."""
+    kept = tmp_path_factory.getbasetemp() / "demo"
+    if not kept.exists():
+        assert run("sweep", *SMALL, "--store", kept)[0] == 0
+    shutil.copytree(kept, tmp_path / "runs/demo")
 
 
 def test_a_sweep_prints_a_line_a_batch_size_and_a_second_one_reads_the_store(run, tmp_path):
@@ -64,8 +80,131 @@ def test_a_sweep_prints_a_line_a_batch_size_and_a_second_one_reads_the_store(run
     assert len(run("results", "runs/demo", "--curves")[1].splitlines()) == 5
 
 
-def test_the_noise_scale_of_stored_runs_and_of_an_untrained_model_is_printed(run):
+def test_the_runs_that_a_sweep_would_train_are_listed_and_nothing_is_written(run, tmp_path):
+    options = [*SMALL[:-3], "--store", "runs/demo"]
+    status, out, _ = run("missing", *options)
+    assert status == 0
+    assert not (tmp_path / "runs").exists()
+    first, *cells = out.splitlines()
+    assert first == "2 of 2 runs are missing in runs/demo."
+    assert [cell.split("batch_size=")[1].split(",")[0] for cell in cells] == ["16", "'full'"]
     run("sweep", *SMALL, "--store", "runs/demo")
+    assert sorted(cell.split()[0] for cell in cells) == sorted(file.stem for file in tmp_path.glob("runs/demo/*.json"))
+    assert run("missing", *options)[:2] == (0, "0 of 2 runs are missing in runs/demo.\n")
+    status, out, _ = run("missing", *options, "--seeds", "2")
+    assert out.splitlines()[0] == "2 of 4 runs are missing in runs/demo."
+    assert all(line.endswith("seed=1") for line in out.splitlines()[1:])
+
+
+GIVEN = {
+    "dataset": ("mnist", "mnist"),
+    "train_size": ("64", 64),
+    "model": ("cnn", "cnn"),
+    "optimizer": ("adam", "adam"),
+    "optimizer_options": ("beta_1=0.8,amsgrad=true", (("amsgrad", True), ("beta_1", 0.8))),
+    "learning_rate": ("0.2", 0.2),
+    "lr_policy": ("sqrt", "sqrt"),
+    "base_batch_size": ("64", 64),
+    "warmup": ("2", 2.0),
+    "warmup_from": ("base", "base"),
+    "decay": ("steps", "steps"),
+    "decay_over": ("4", 4.0),
+    "decay_at": ("3,5", (3.0, 5.0)),
+    "decay_factor": ("0.5", 0.5),
+    "schedule_unit": ("updates", "updates"),
+    "batch_size": ("16", 16),
+    "batch_steps": ("3:32,5:64", ((3, 32), (5, 64))),
+    "micro_batch_size": ("8", 8),
+    "devices": ("2", 2),
+    "last_batch": ("drop", "drop"),
+    "epochs": ("7", 7.0),
+    "updates": ("70", 70),
+    "examples": ("700", 700),
+    "until_loss": ("0.1", 0.1),
+    "max_updates": ("500", 500),
+    "loss": ("mean_squared_error", "mean_squared_error"),
+    "metrics": ("accuracy,mean_squared_error", ("accuracy", "mean_squared_error")),
+    "weight_decay": ("0.1", 0.1),
+    "initial_weights": ("0123456789abcdef", "0123456789abcdef"),
+    "precision": ("float64", "float64"),
+    "engine": ("stock", "stock"),
+    "evaluate_every": ("0.5", 0.5),
+    "seed": ("1", 0),
+}
+"""By field of a cell: what its option receives, and what the cell then holds."""
+
+WITH = {
+    "base_batch_size": ["--lr-policy", "linear"],
+    "warmup_from": ["--warmup", "1", "--lr-policy", "linear"],
+    "decay": ["--decay-at", "3"],
+    "decay_over": ["--decay", "linear"],
+    "decay_at": ["--decay", "steps"],
+    "decay_factor": ["--decay", "linear"],
+    "schedule_unit": ["--warmup", "1"],
+    "max_updates": ["--until-loss", "0.1"],
+    "micro_batch_size": ["--batch-size", "16"],
+}
+"""Options without which others would do nothing, and are refused."""
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(bs.Cell), ids=lambda field: field.name)
+def test_every_field_of_a_cell_has_an_option_that_sets_it(run, monkeypatch, field):
+    """A field that is added to `Cell` has an option at once; it needs a help text, and a line in `GIVEN`."""
+    from batchscape.sweep import run as sweep
+
+    option = cell_options.PARAMETERS[field.name]
+    assert cell_options.HELP[option.name]
+    text, value = GIVEN[option.name]
+    grids = []
+    monkeypatch.setattr(sweep, "missing_runs", lambda grid, **_: grids.append(grid) or {})
+    (name, *_) = cell_options.NAMES.get(option.name, ("--" + option.name.replace("_", "-"),))
+    status, _, err = run("missing", name, text, *WITH.get(option.name, []))
+    assert status == 0, err
+    assert getattr(grids[0][0], field.name) == value
+    if field.name != "seed":
+        assert value != field.default
+
+
+def test_a_field_that_is_added_to_a_cell_gets_an_option():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Longer(bs.Cell):
+        label_smoothing: float = 0.0
+
+    option = cell_options.parameter_of(dataclasses.fields(Longer)[-1])
+    assert (option.name, option.default) == ("label_smoothing", 0.0)
+    assert "label_smoothing" not in cell_options.HELP  # And the test above then fails until it is explained.
+
+
+def test_the_cell_the_reason_and_the_traceback_of_failed_runs_are_printed(run, tmp_path, capfd):
+    (tmp_path / "mynet.py").write_text(FRAGILE)
+    fragile = ["--model", "mynet:build", "--engine", "stock", *SMALL, "--batch-size", "full"]
+    assert run("sweep", *fragile, "--store", "runs/demo")[0] == 1
+    status, out, _ = run("results", "runs/demo", "--failed")
+    assert status == 0
+    cell, reason, head, *_, raised, line, last, _ = out.splitlines()
+    assert "batch_size='full'" in cell
+    assert "model='mynet:build'" in cell
+    assert reason == last == "ValueError: the sky is falling"
+    assert head == "Traceback (most recent call last):"
+    assert raised.endswith('mynet.py", line 5, in train_step')
+    assert line.strip() == 'raise ValueError("the sky is falling")'
+    show.print_failures([])
+    assert capfd.readouterr().out == "No run failed.\n"
+
+
+def test_a_folder_without_runs_cannot_be_measured(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for command in ("sharpness", "noise", "rates"):
+        status, _, err = run(command, "empty")
+        assert status == 2
+        assert err == "batchscape: empty holds no runs yet; start with: batchscape sweep --store empty\n"
+
+
+def test_the_version_is_printed(run):
+    assert run("--version")[:2] == (0, f"batchscape {bs.__version__}\n")
+
+
+def test_the_noise_scale_of_stored_runs_and_of_an_untrained_model_is_printed(run, demo):
     status, out, _ = run("noise", "runs/demo", "--executor", "serial", "-q")
     assert status == 0
     assert out.split()[:4] == ["batch", "learning_rate", "seed", "simple_initial"]
@@ -75,8 +214,7 @@ def test_the_noise_scale_of_stored_runs_and_of_an_untrained_model_is_printed(run
     assert "mlp on digits, untrained: GradientStatistics(1280 examples" in out
 
 
-def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, tmp_path):
-    run("sweep", *SMALL, "--store", "runs/demo")
+def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, demo, tmp_path):
     status, out, _ = run("landscape", "runs/demo", "--between", "16", "full", "--points", "5", "-q")
     assert status == 0
     assert "Loss barrier between B = 16 and B = 64" in out
@@ -85,12 +223,11 @@ def test_a_line_between_minima_is_drawn_and_its_barrier_printed(run, tmp_path):
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_runs_of_a_model_that_is_gone_do_not_stand_in_the_way(run, tmp_path):
+def test_runs_of_a_model_that_is_gone_do_not_stand_in_the_way(run, demo, tmp_path):
     (tmp_path / "mynet.py").write_text(MYNET)
     (tmp_path / "mydata.py").write_text(MYDATA)
     theirs = ["--model", "mynet:build", "--data", "mydata:load", *SMALL[:6], *SMALL[8:]]
     assert run("sweep", *theirs, "--store", "runs/demo")[0] == 0
-    run("sweep", *SMALL, "--store", "runs/demo")
     (tmp_path / "mynet.py").unlink()
     sys.modules.pop("mynet")
     status, out, _ = run("landscape", "runs/demo", "--between", "16", "full", "--points", "3", "-q")
@@ -98,8 +235,7 @@ def test_runs_of_a_model_that_is_gone_do_not_stand_in_the_way(run, tmp_path):
     assert "Loss barrier between B = 16 and B = 64" in out
 
 
-def test_the_loss_around_minima_is_drawn_from_runs_and_from_files(run, tmp_path, digits):
-    run("sweep", *SMALL, "--store", "runs/demo")
+def test_the_loss_around_minima_is_drawn_from_runs_and_from_files(run, demo, tmp_path, digits):
     status, out, _ = run("landscape", "runs/demo", "--around", "full", "--points", "3", "-q")
     assert status == 0
     assert out.startswith("Plane(3 × 3 points")
@@ -126,8 +262,7 @@ def test_the_best_rate_of_each_batch_size_is_printed(run):
     assert [row[:3] for row in rows] == [["16", "0.1", "highest"], ["64", "0.1", "highest"]]
 
 
-def test_sharpness_of_runs_and_of_a_file_is_printed(run, tmp_path, digits):
-    run("sweep", *SMALL, "--store", "runs/demo")
+def test_sharpness_of_runs_and_of_a_file_is_printed(run, demo, tmp_path):
     status, out, _ = run("sharpness", "runs/demo", "--executor", "serial", "-q")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["batch", "16", "64"]
@@ -158,15 +293,15 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
     (tmp_path / "mynet.py").write_text(MYNET)
     (tmp_path / "mydata.py").write_text(MYDATA)
     script = pathlib.Path(sys.executable).with_name("batchscape")
-    command = [script, "sweep", "--model", "mynet:build", "--data", "mydata:load", "--batch-size", "4,8,16,full"]
-    command += ["--epochs", "2", "--seeds", "1", "--workers", "2", "--executor", "processes"]
+    command = [script, "sweep", "--model", "mynet:build", "--data", "mydata:load", "--batch-size", "4,full"]
+    command += ["--epochs", "2", "--seeds", "1", "--workers", "1", "--executor", "processes"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 5
+    assert len(done.stdout.splitlines()) == 3
     assert "inferred from the labels" in done.stderr
     assert "oneDNN" not in done.stderr  # TensorFlow's greetings stay out of the way.
-    assert len(list((tmp_path / "runs/sweep").glob("*.json"))) == 4
+    assert len(list((tmp_path / "runs/sweep").glob("*.json"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -174,11 +309,11 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
     [
         (["sweep", "--seeds", "abc"], "Invalid value for '--seeds'"),
         (["sweep", "--nonsense", "3"], "No such option: --nonsense"),
+        (["sweep", "--lerning-rate", "0.1"], "No such option: --lerning-rate (Possible options: --learning-rate)"),
         (["nosuch"], "No such command 'nosuch'"),
+        (["swep"], "No such command 'swep'. Did you mean 'sweep'?"),
         (["landscape", "nowhere", "--between", "8", "full", "--points", "2"], "--points must be an integer ≥ 3"),
         (["noise", "nowhere"], "No store at"),
-        (["noise", "--study", "huge"], "Received: study='huge'"),
-        (["noise", "runs/demo", "--study", "smoke"], "--study trains runs of its own"),
         (["sweep", "--model", "badshape:build", "--train-size", "64"], "does not take these inputs"),
         (["sweep", "--batch-size", ""], "--batch-size needs at least one value"),
         (["sweep", "--batch-size", "0"], "batch_size must be an integer ≥ 1. Received: batch_size=0"),
@@ -215,15 +350,36 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["landscape", "nowhere", "--around", "8", "--between", "8", "full"], "around 8"),
         (["landscape", "nothing.keras"], "must be a .keras file"),
         (["landscape", *["net.keras"] * 4], "one, two or three .keras files. Received: 4"),
-        (["sharpness"], "sharpness needs runs, a .keras file, or --study"),
+        (["sharpness"], "sharpness needs the folder of a sweep, or a .keras file. Received: none"),
         (["sharpness", "nowhere"], "No store at"),
-        (["sharpness", "--study", "huge"], "Received: study='huge'"),
-        (["rates"], "rates needs runs, or --study"),
+        (["rates"], "rates needs the folder of a sweep"),
+        (["target"], "target needs the folder of a sweep"),
         (["rates", "nowhere"], "No store at"),
-        (["rates", "--study", "huge"], "Received: profile='huge'"),
+        (["study"], "Missing argument 'NAME'"),
+        (["study", "ratse"], "Unknown study; did you mean rates? Received: study='ratse'"),
+        *((["study", name, "--profile", "huge"], "Received: profile='huge'") for name in OURS),
+        (["study", "keskar-f1", "--profile", "quick"], "keskar-f1 has one size, without --profile"),
+        (["study", "cost", "--workers", "2"], "without --executor and --workers. Received"),
         (["claims", "--tables", "nowhere"], "must hold the tables of a study"),
         (["figures", "--tables", "nowhere"], "must hold the tables of a study"),
         (["reproduce", "--profile", "huge"], "Unknown profile"),
+        (["probe", "--memory-limit", "²"], "memory_limit must be a number of bytes > 0"),
+        (["probe", "--memory-limit", "--5"], "memory_limit must be a number of bytes > 0"),
+        (["probe", "--time-limit", "0"], "time_limit must be a number of seconds > 0"),
+        (["sweep", "--parallel-seeds", "²"], "--parallel-seeds must be an integer"),
+        (["sweep", "--precision", "float31"], "Unknown precision"),
+        (["sweep", "--metrics", "accurcy"], "did you mean accuracy"),
+        (["sweep", "--evaluate-every", "0"], "evaluate_every must be a finite number > 0"),
+        (["sweep", "--initial-weights", "zz"], "initial_weights must name a complete run"),
+        (["sweep", "--optimizer-options", "momentum"], "--optimizer-options must be NAME=VALUE pairs"),
+        (["sweep", "--optimizer-options", "momentum=0,momentum=1"], "each name once"),
+        (["sweep", "--optimizer-options", "{momentum"], "--optimizer-options must be a JSON object"),
+        (["sweep", "--momentum", "0.9", "--optimizer-options", "momentum=0.5"], "The momentum must be given once"),
+        (["missing", "--seeds", "0"], "--seeds must be an integer ≥ 1"),
+        (["missing", "--model", "mpl"], "did you mean mlp?"),
+        (["sweep", "--momentum", "nan"], "optimizer_options must be finite. Received"),
+        (["sweep", "--executor", "serial", "--time-limit", "5"], 'time_limit needs executor="processes"'),
+        (["results", "~nosuchuser/runs"], "The home folder of ~nosuchuser is not known"),
         (["probe", "--memory-limit", "0"], "memory_limit must be a number of bytes > 0"),
         (["probe", "--memory-limit", "-5"], "memory_limit must be a number of bytes > 0"),
         (["probe", "--batch-size", "0"], "batch_sizes must be integers from 1"),
@@ -264,13 +420,13 @@ def test_a_probe_of_a_saved_model_prints_a_table_and_what_fits(run, tmp_path, di
 
 
 def test_the_study_of_the_cost_is_judged_drawn_and_kept(run, tmp_path, monkeypatch):
-    from batchscape import cost_study
+    from batchscape.study import main_job
     from tests import test_cost_study
 
     about = {"profile": "smoke", "description": "made up"}
-    made_up = bs.Tables({"timings": test_cost_study.timings(), "peaks": test_cost_study.peaks()}, about)
-    monkeypatch.setattr(cost_study, "run_cost_study", lambda *_, **__: made_up)
-    status, out, _ = run("probe", "--study", "smoke", "--tables", "mine", "-q")
+    made_up = bs.study.Tables({"timings": test_cost_study.timings(), "peaks": test_cost_study.peaks()}, about)
+    monkeypatch.setattr(main_job, "run_cost_study", lambda *_, **__: made_up)
+    status, out, _ = run("study", "cost", "--profile", "smoke", "--tables", "mine", "-q")
     assert status == 0
     assert "C61" in out
     assert out.splitlines()[-1].endswith("fig15_cost.png")
@@ -279,9 +435,63 @@ def test_the_study_of_the_cost_is_judged_drawn_and_kept(run, tmp_path, monkeypat
         "peaks.csv.gz",
         "timings.csv.gz",
     ]
-    status, _, err = run("probe", "--study", "smoky")
+    status, _, err = run("study", "cost", "--profile", "smoky")
     assert status == 2
     assert "did you mean smoke?" in err
+
+
+@pytest.fixture
+def studies(monkeypatch):
+    """Studies that train nothing; returns what each has been asked for: (study, profile, store)."""
+    from batchscape.study import main_job
+
+    asked = []
+    about = {"profile": "made up", "description": "made up"}
+
+    def stub(study):
+        def run(profile, store=None, **_):
+            asked.append((study, profile, store))
+            return bs.study.Tables({"nothing": pd.DataFrame({"nothing": [0]})}, about)
+
+        return run
+
+    monkeypatch.setattr(main_job, "RUNS", {study: stub(study) for study in main_job.RUNS})
+    monkeypatch.setattr(main_job, "run_mnist_study", stub("mnist"))
+    monkeypatch.setattr(main_job, "run_cost_study", stub("cost"))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "store"),
+    [
+        (["main"], ("main", "quick"), "runs/quick/store"),
+        (["main", "--profile", "paper"], ("main", "paper"), "runs/paper/store"),
+        (["minima", "--profile", "paper"], ("minima", "paper"), "runs/paper/store"),
+        (["gradient"], ("gradient", "quick"), "runs/quick/noise"),
+        (["gradient", "--profile", "mnist"], ("mnist", "mnist"), "runs/mnist"),
+        (["rates", "--profile", "fashion"], ("rates", "fashion"), "runs/rates-fashion"),
+        (["target", "--profile", "full"], ("target", "full"), "runs/target-full"),
+        (["keskar-f1"], ("replication", "keskar-f1"), "runs/keskar-f1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_each_study_runs_by_its_name_in_a_folder_of_its_own(run, tmp_path, studies, arguments, asked, store):
+    status, _, err = run("study", *arguments, "-q")
+    assert status == 0, err
+    assert studies == [(*asked, tmp_path / store)]
+    assert len(list(tmp_path.glob("runs/**/nothing.csv.gz"))) == 1
+
+
+def test_the_target_records_of_the_makefile_makes_every_committed_table(run, tmp_path, studies):
+    from batchscape.study.tables import STUDIES
+
+    makefile = (pathlib.Path(__file__).parents[1] / "Makefile").read_text()
+    lines = [line.split()[2:] for line in makefile.splitlines() if "batchscape study " in line]
+    for arguments in lines:
+        status, _, err = run("study", *arguments)
+        assert status == 0, err
+    by_study = {folder for folder in STUDIES if (tmp_path / folder / "about.json").exists()}
+    assert set(STUDIES) - by_study == {"figures/data/digits", "figures/data/definitions"}  # By lines of their own.
 
 
 def test_an_advice_is_printed_drawn_and_kept(run, tmp_path, monkeypatch):
@@ -301,19 +511,7 @@ def test_an_advice_is_printed_drawn_and_kept(run, tmp_path, monkeypatch):
 
 def test_every_command_shows_an_example_in_its_help(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    for command in (
-        "reproduce",
-        "sweep",
-        "results",
-        "landscape",
-        "sharpness",
-        "noise",
-        "rates",
-        "probe",
-        "advise",
-        "claims",
-        "figures",
-    ):
+    for command in cli.ORDER:
         status, out, _ = run(command, "--help")
         assert status == 0
         assert f"Example: batchscape {command}" in " ".join(out.replace("`", "").split()), command

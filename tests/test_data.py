@@ -84,6 +84,7 @@ def test_an_npz_file_in_the_layout_of_mnist_is_scaled_like_mnist(tmp_path):
         (lambda x, y: (x, y, y), "Data must come as"),
         (lambda x, y: "nothing", "Unknown dataset"),
         (lambda x, y: 7, "Data must come as"),
+        (lambda x, y: ([x, x], [y, y]), "Lists are several inputs and several targets"),
     ],
 )
 def test_data_that_cannot_be_trained_on_are_refused_in_one_line(blobs, spoil, message):

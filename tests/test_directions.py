@@ -7,7 +7,9 @@ from keras import layers
 
 import batchscape as bs
 from batchscape.errors import InvalidInput, unknown_name
-from batchscape.minima.directions import cosines, difference_directions, normalize_directions, random_directions
+from batchscape.landscape.directions import cosines, difference_directions, normalize_directions, random_directions
+
+pytestmark = pytest.mark.x64
 
 NETS = {
     "dense": ([keras.Input((3,)), layers.Dense(5), layers.Dense(2)], {"kernel": (0,)}),

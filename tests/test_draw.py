@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from batchscape.draw import lines, style, sweeps
+from batchscape.plot import lines, style
+from batchscape.study.main import figures
 from tests.test_claims import runs_of
 
 
@@ -25,7 +26,7 @@ def test_a_curve_is_the_geometric_mean_over_seeds_with_its_interval():
     runs = runs_of(0.5, 0.0, noise=0.3)
     with style.paper():
         _, ax = plt.subplots()
-        sweeps.against_batch_size(ax, runs, "lambda_max", label="λ", log=True)
+        figures.against_batch_size(ax, runs, "lambda_max", label="λ", log=True)
     curve = ax.get_lines()[0]
     assert curve.get_label() == "fixed η = 0.1"
     at_8 = runs.loc[(runs["batch"] == 8) & (runs["learning_rate"] == 0.1), "lambda_max"]
@@ -37,11 +38,11 @@ def test_a_curve_is_the_geometric_mean_over_seeds_with_its_interval():
 
 
 def test_labels_name_quantity_and_unit_and_panels_have_letters():
-    runs = runs_of(0.5, 0.0).assign(**dict.fromkeys([*sweeps.TRAINING_PANELS, "seconds_per_update"], 1.0))
+    runs = runs_of(0.5, 0.0).assign(**dict.fromkeys([*figures.TRAINING_PANELS, "seconds_per_update"], 1.0))
     with style.paper():
-        figure = sweeps.training(runs)
+        figure = figures.training(runs)
     assert [ax.get_title(loc="left") for ax in figure.axes] == list("abcdef")
-    assert [ax.get_ylabel() for ax in figure.axes] == list(sweeps.TRAINING_PANELS.values())
+    assert [ax.get_ylabel() for ax in figure.axes] == list(figures.TRAINING_PANELS.values())
     assert figure.get_size_inches()[0] == style.PAGE
 
 

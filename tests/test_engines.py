@@ -1,12 +1,14 @@
 """The three engines train the same network: same order, same updates, same weights."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 import batchscape as bs
 from batchscape.config import Cell
-from batchscape.train.fit import Trainer
+from batchscape.train.trainer import Trainer
 from tests.toys import ENGINES, OneDense, tf
 
 OPTIMIZERS = {
@@ -54,6 +56,12 @@ def train(engine, build, optimizer, **changes):
     return bs.fit_one(cell, build=build)
 
 
+@functools.cache
+def reference(build, optimizer):
+    """The run under the engine `stock` that others are compared with."""
+    return train("stock", build, optimizer)
+
+
 def assert_equal_runs(one, other, tolerance=1e-6):
     for a, b in zip(one.weights["final"], other.weights["final"], strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
@@ -61,12 +69,23 @@ def assert_equal_runs(one, other, tolerance=1e-6):
         assert one.final[name] == pytest.approx(other.final[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("build", [dense_net, batchnorm_net], ids=["dense", "batchnorm"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("optimizer", "build"),
+    [
+        pytest.param("sgd", dense_net, id="sgd-dense", marks=pytest.mark.xla),
+        pytest.param("momentum", dense_net, id="momentum-dense"),
+        pytest.param("nesterov", dense_net, id="nesterov-dense"),
+        pytest.param("adam", dense_net, id="adam-dense"),
+        pytest.param("momentum", batchnorm_net, id="momentum-batchnorm"),
+        pytest.param("adam", batchnorm_net, id="adam-batchnorm", marks=pytest.mark.xla),
+    ],
+)
 def test_engines_agree_after_an_epoch_with_a_tail(optimizer, build):
-    stock = train("stock", build, optimizer)
+    """Between `stock` and `dataset` the order of the data differs alone, so one optimizer a net tells."""
+    stock = reference(build, optimizer)
     assert stock.facts["last_batch_size"] == 500 % 32
-    for engine in ENGINES[1:]:
+    both = (optimizer, build) in (("sgd", dense_net), ("adam", batchnorm_net))
+    for engine in ENGINES[1:] if both else ["fused"]:
         assert_equal_runs(stock, train(engine, build, optimizer))
 
 
@@ -76,7 +95,7 @@ def test_engines_agree_after_an_epoch_with_a_tail(optimizer, build):
         {"batch_size": "full", "epochs": 5},
         {"batch_size": 1, "epochs": 0.2},
         {"last_batch": "drop"},
-        {"batch_size": 300},
+        pytest.param({"batch_size": 300}, marks=pytest.mark.xla),
     ],
     ids=["full batch", "batch 1", "tail dropped", "tail in every second update"],
 )
@@ -86,6 +105,7 @@ def test_engines_agree_at_the_ends_of_the_range(changes):
         assert_equal_runs(stock, train(engine, dense_net, "sgd", **changes))
 
 
+@pytest.mark.xla
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("batch_size", "jit"), [(5, True), (250, False)])
 def test_engines_agree_on_a_convolution_which_xla_gets_only_in_small_batches(batch_size, jit):
@@ -94,6 +114,7 @@ def test_engines_agree_on_a_convolution_which_xla_gets_only_in_small_batches(bat
     assert_equal_runs(train("stock", conv_net, "momentum", batch_size=batch_size), fused, tolerance=1e-5)
 
 
+@pytest.mark.xla
 @pytest.mark.tensorflow
 def test_one_model_goes_to_and_fro_between_programs_without_mixing_them_up(digits):
     cells = [Cell(batch_size=batch_size, updates=5, learning_rate=0.1) for batch_size in (4, 256, 4)]
@@ -119,6 +140,14 @@ def conv_net_without_xla(data):
     )
 
 
+@functools.cache
+def weights_of_five_updates_by_xla():
+    """Of `conv_net`, at B = 4."""
+    cell = Cell(batch_size=4, updates=5, learning_rate=0.1, engine="fused")
+    return bs.fit_one(cell, build=conv_net).weights["final"]
+
+
+@pytest.mark.xla
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("engine", ["auto", "fused"])
 def test_a_model_that_xla_cannot_compile_is_fused_without_it_whenever_xla_would_come_up(digits, engine):
@@ -128,11 +157,11 @@ def test_a_model_that_xla_cannot_compile_is_fused_without_it_whenever_xla_would_
     assert [(record.facts["engine"], record.facts["jit"]) for record in records] == [("fused", False)] * 3
     assert not records[0].facts["engine_note"]
     assert "unsupported operations" in records[1].facts["engine_note"]
-    expected = Trainer(cells[1], digits, conv_net).run(cells[1])
-    for a, b in zip(records[1].weights["final"], expected.weights["final"], strict=True):
+    for a, b in zip(records[1].weights["final"], weights_of_five_updates_by_xla(), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.xla
 @pytest.mark.tensorflow
 def test_a_dense_model_that_xla_cannot_compile_trains_and_is_evaluated():
     def build(data):

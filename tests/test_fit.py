@@ -9,9 +9,9 @@ import pytest
 import batchscape as bs
 from batchscape.config import OPTIMIZERS
 from batchscape.errors import InvalidInput, UserCodeError
-from batchscape.record import Status
-from batchscape.train.fit import Trainer
 from batchscape.train.plan import Plan
+from batchscape.train.record import Status
+from batchscape.train.trainer import Trainer
 from tests.toys import OneDense
 
 
@@ -37,8 +37,13 @@ def test_a_re_seeded_model_equals_a_fresh_one_bit_for_bit(digits):
     for stage in ("initial", "final"):
         for a, b in zip(reused.weights[stage], fresh.weights[stage], strict=True):
             np.testing.assert_array_equal(a, b)
-    assert reused.hash == fresh.hash
     assert {**reused.final, "seconds": 0} == {**fresh.final, "seconds": 0}
+
+
+@pytest.fixture(scope="module")
+def two_epochs():
+    """A run of two epochs of 13 updates, the last of each on a partial batch."""
+    return bs.fit_one(bs.Cell(batch_size=100, epochs=2, seed=0))
 
 
 def test_seeds_are_paired_over_batch_sizes():
@@ -47,8 +52,8 @@ def test_seeds_are_paired_over_batch_sizes():
         np.testing.assert_array_equal(a, b)
 
 
-def test_curves_are_taken_at_fixed_weights_and_agree_with_keras_evaluate(digits):
-    run = bs.fit_one(bs.Cell(batch_size=100, epochs=2, seed=0))
+def test_curves_are_taken_at_fixed_weights_and_agree_with_keras_evaluate(digits, two_epochs):
+    run = two_epochs
     assert run.curves["epoch"] == [0, 1, 2]
     assert run.curves["updates"] == [0, 13, 26]
     assert run.curves["examples"] == [0, 1280, 2560]
@@ -63,18 +68,21 @@ def test_curves_are_taken_at_fixed_weights_and_agree_with_keras_evaluate(digits)
 
 
 def test_distance_path_and_norm_are_what_their_names_say(digits):
-    run = bs.fit_one(bs.Cell(batch_size="full", epochs=3, seed=1))
+    cell = bs.Cell(batch_size="full", epochs=3, seed=1)
+    trainer = Trainer(cell, digits, cell.model)
+    run = trainer.run(cell)
     start, end = (np.concatenate([w.ravel() for w in run.weights[stage]]) for stage in ("initial", "final"))
     assert run.final["distance"] == pytest.approx(np.linalg.norm(end - start), rel=1e-6)
     assert run.final["weight_norm"] == pytest.approx(np.linalg.norm(end), rel=1e-6)
-    steps = [bs.fit_one(bs.Cell(batch_size="full", updates=u, seed=1)).weights["final"] for u in (1, 2, 3)]
+    shorter = [bs.Cell(batch_size="full", updates=updates, seed=1) for updates in (1, 2, 3)]
+    steps = [trainer.run(cell).weights["final"] for cell in shorter]
     points = [start, *(np.concatenate([w.ravel() for w in weights]) for weights in steps)]
     path = sum(np.linalg.norm(b - a) for a, b in itertools.pairwise(points))
     assert run.final["path_length"] == pytest.approx(path, rel=1e-5)
 
 
-def test_seconds_grow_and_leave_out_compilation():
-    run = bs.fit_one(bs.Cell(batch_size=32, epochs=2))
+def test_seconds_grow_and_leave_out_compilation(two_epochs):
+    run = two_epochs
     assert 0 == run.curves["seconds"][0] < run.curves["seconds"][1] < run.curves["seconds"][2]
     assert run.facts["compile_seconds"] > run.final["seconds"]
 
@@ -202,11 +210,14 @@ def test_the_global_random_state_of_the_user_is_given_back(blobs):
         (lambda: 3, "must return a keras.Model. Received: int"),
         (lambda: 1 / 0, "raised ZeroDivisionError"),
         (lambda: keras.Sequential([keras.layers.Dense(3, activation="nope")]), "raised ValueError"),
-        (lambda: keras.Sequential([keras.Input((7,)), keras.layers.Dense(3)]), "."),
+        (
+            lambda: keras.Sequential([keras.Input((7,)), keras.layers.Dense(3)]),
+            r"does not take these inputs.* \(\d+, 4\)",
+        ),
     ],
 )
 def test_a_build_function_that_gives_no_usable_model_is_named(blobs, build, message):
-    with pytest.raises((UserCodeError, InvalidInput, ValueError), match=message):
+    with pytest.raises(UserCodeError, match=message):
         bs.fit_one(bs.Cell(epochs=1), build=build, data=blobs)
 
 
@@ -233,7 +244,7 @@ def test_a_regression_needs_its_loss_named(blobs):
 
 
 def fit(blobs, build=net, **changes):
-    given = {"batch_size": 9, "epochs": 1, "learning_rate": 0.1, **changes}
+    given = {"batch_size": 9, "epochs": 1, "learning_rate": 0.1, "engine": "stock", **changes}
     callbacks = given.pop("callbacks", ())
     return bs.fit_one(bs.Cell(**given), build=build, data=blobs, callbacks=callbacks)
 
@@ -253,7 +264,7 @@ def test_options_that_make_a_run_something_else_are_refused(blobs, option):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_offered_can_be_made(blobs, name):
-    assert fit(blobs, optimizer=name, learning_rate=1e-3).status is Status.COMPLETE
+    assert fit(blobs, optimizer=name, learning_rate=1e-3, engine="stock").status is Status.COMPLETE
 
 
 def test_early_stopping_and_its_patience_reach_over_the_calls_of_fit(blobs):
@@ -299,5 +310,5 @@ def test_a_mixed_float16_run_and_a_training_step_without_a_loss_tracker_work(blo
 
 def test_a_build_function_that_gives_the_same_model_twice_is_refused(blobs):
     model = net()
-    with pytest.raises(UserCodeError, match="must make a new model at each call"):
+    with pytest.raises(UserCodeError, match="must make all variables anew at each call"):
         fit(blobs, build=lambda: model)

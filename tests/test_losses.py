@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from batchscape import losses
 from batchscape.errors import InvalidInput
+from batchscape.models import losses, metrics
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -62,14 +62,15 @@ def test_the_loss_is_inferred_and_agrees_with_keras(case):
     build, y, name, from_logits = CASES[case]
     keras.utils.set_random_seed(0)
     model = build()
+    model(X[:1])
     loss = losses.resolve_loss(model, X, y)
     assert loss.name == name
-    assert loss.get_config()["from_logits"] is from_logits
+    assert loss.compiled.get_config()["from_logits"] is from_logits
     y_keras = y[:, None] if name == "binary_crossentropy" else y
-    each = losses.example_losses(loss, y_keras, model(X))
+    each = loss.of_examples(y_keras, model(X))
     assert each.shape == (50,)
     reference = {True: "from logits", False: "from probabilities"}[from_logits]
-    expected = float(type(loss)(from_logits=from_logits)(y_keras, model(X)))
+    expected = float(type(loss.compiled)(from_logits=from_logits)(y_keras, model(X)))
     assert float(np.mean(each)) == pytest.approx(expected, rel=1e-6), reference
 
 
@@ -78,7 +79,8 @@ def test_accuracy_agrees_with_keras(case):
     build, y, name, from_logits = CASES[case]
     keras.utils.set_random_seed(1)
     model = build()
-    (accuracy,) = losses.metric_functions(["accuracy"], model, X, y).values()
+    model(X[:1])
+    (accuracy,) = metrics.metric_functions(["accuracy"], model, X, y).values()
     ours = float(np.mean(accuracy(y, model(X))))
     outputs = keras.ops.convert_to_numpy(model(X))
     if name == "binary_crossentropy":
@@ -109,8 +111,8 @@ def test_targets_of_shape_n_and_outputs_of_shape_n_1_are_not_broadcast_to_n_n():
 
     model = net(1)
     for requested in ("mean_squared_error", squared):
-        loss = losses.resolve_loss(model, X, y, requested)
-        np.testing.assert_allclose(losses.example_losses(loss, y, y_pred), expected, rtol=1e-6)
+        loss = losses.resolve_loss(model, X[:9], y, requested)
+        np.testing.assert_allclose(loss.of_examples(y, y_pred), expected, rtol=1e-6)
 
 
 def test_the_order_is_argument_then_compiled_then_data():
@@ -125,12 +127,12 @@ def test_names_that_are_unknown_are_offered_near_misses():
     with pytest.raises(InvalidInput, match="did you mean mean_squared_error"):
         losses.resolve_loss(net(3), X, LABELS, "mean_square_error")
     with pytest.raises(InvalidInput, match="Received: metric='accurracy'"):
-        losses.metric_functions(["accurracy"], net(3), X, LABELS)
+        metrics.metric_functions(["accurracy"], net(3), X, LABELS)
 
 
 def test_a_named_metric_is_a_mean_over_examples():
     model = net(3)
-    (function,) = losses.metric_functions(["mean_absolute_error"], model, X, ONE_HOT).values()
+    (function,) = metrics.metric_functions(["mean_absolute_error"], model, X, ONE_HOT).values()
     expected = np.abs(ONE_HOT - keras.ops.convert_to_numpy(model(X))).mean(axis=1)
     np.testing.assert_allclose(function(ONE_HOT, model(X)), expected, rtol=1e-6)
 
@@ -150,11 +152,11 @@ def test_every_spelling_that_keras_knows_is_understood(name, full):
     assert losses.resolve_loss(net(3), X, ONE_HOT, name).name == full
 
 
-def test_a_lambda_is_a_loss_and_one_that_gives_a_single_value_is_refused():
+def test_a_lambda_is_a_loss_and_one_that_takes_the_mean_itself_has_a_value_for_batches_alone():
     loss = losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.sum(keras.ops.abs(y - y_pred), axis=-1))
-    assert losses.example_losses(loss, ONE_HOT[:4], keras.ops.zeros((4, 3))).shape == (4,)
-    with pytest.raises(InvalidInput, match="one value an example"):
-        losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.mean(keras.ops.abs(y - y_pred)))
+    assert loss.of_examples(ONE_HOT[:4], keras.ops.zeros((4, 3))).shape == (4,)
+    mean = losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.mean(keras.ops.abs(y - y_pred)))
+    assert (mean.by_example, mean.why_batch) == (False, "")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_a_lambda_is_a_loss_and_one_that_gives_a_single_value_is_refused():
         (RNG.normal(size=(50, 2)).astype(np.float32), "mean_squared_error", "shape of the outputs"),
         (LABELS + 0.5, "sparse_categorical_crossentropy", "Labels must lie in 0..2"),
         (LABELS - 1, "sparse_categorical_crossentropy", "from -1 to"),
-        (ONE_HOT, "sparse_categorical_crossentropy", "does not take targets|must give one value"),
+        (ONE_HOT, "sparse_categorical_crossentropy", "does not take targets"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(y, loss, message):
@@ -180,12 +182,12 @@ def test_labels_of_one_output_must_be_0_or_1():
 def test_probabilities_are_told_from_logits_behind_a_reshape_and_an_unknown_activation(activation):
     layers = keras.layers
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation), layers.Reshape((3,))])
-    assert not losses.resolve_loss(model, X, ONE_HOT, "binary_crossentropy").get_config()["from_logits"]
+    assert not losses.resolve_loss(model, X, ONE_HOT, "binary_crossentropy").compiled.get_config()["from_logits"]
     logits = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Reshape((3,))])
-    assert losses.resolve_loss(logits, X, ONE_HOT, "binary_crossentropy").get_config()["from_logits"]
+    assert losses.resolve_loss(logits, X, ONE_HOT, "binary_crossentropy").compiled.get_config()["from_logits"]
 
 
 def test_whole_numbers_are_labels_only_where_the_model_has_that_many_outputs():
     counts = np.arange(50)
-    assert losses.metric_functions(["accuracy"], net(1), X, counts) == {}
-    assert set(losses.metric_functions(["accuracy"], net(3), X, LABELS)) == {"accuracy"}
+    assert metrics.metric_functions(["accuracy"], net(1), X, counts) == {}
+    assert set(metrics.metric_functions(["accuracy"], net(3), X, LABELS)) == {"accuracy"}

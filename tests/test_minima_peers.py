@@ -9,6 +9,8 @@ import pytest
 import batchscape as bs
 from tests.toys import float64
 
+pytestmark = pytest.mark.x64
+
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "minima_peers.npz"
 
 

@@ -6,20 +6,22 @@ import pytest
 from scipy import stats
 
 import batchscape as bs
-from batchscape import minima_study
-from batchscape.draw import gallery
-from batchscape.judge import claims, on_minima, readings, strata
-from batchscape.profiles import MINIMA_PROFILES, REPLICATIONS
+from batchscape.stats import families as strata
+from batchscape.study import columns, gallery, judge, readings
+from batchscape.study.minima import readings as on_minima
+from batchscape.study.minima import run
+from batchscape.study.minima.profile import MINIMA_PROFILES, REPLICATIONS
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("minima")
+def store():
+    """The runs of the notebooks."""
+    return bs.study.folder_of("smoke") / "store"
 
 
 @pytest.fixture(scope="module")
 def tables(store):
-    return minima_study.run_minima_study("smoke", store, show_progress=False)
+    return run.run_minima_study("smoke", store, show_progress=False)
 
 
 def test_the_study_measures_every_minimum_of_the_main_job(tables):
@@ -31,12 +33,12 @@ def test_the_study_measures_every_minimum_of_the_main_job(tables):
 
 def test_escapes_begin_where_full_batch_ended_and_move(tables):
     first = tables.escapes[tables.escapes["epoch"] == 0]
-    for name, place in minima_study.STARTS.items():
+    for name, place in run.STARTS.items():
         np.testing.assert_allclose(first[place], first[f"start_{name}"])
     later = tables.escapes[tables.escapes["epoch"] > 0]
-    assert set(later["arm"]) == set(minima_study.ARMS.values())
+    assert set(later["arm"]) == set(run.ARMS.values())
     assert (later["moved"] > 0).all()
-    noisy, quiet = (later.loc[later["arm"] == minima_study.ARMS[arm], "moved"].mean() for arm in ("noisy", "quiet"))
+    noisy, quiet = (later.loc[later["arm"] == run.ARMS[arm], "moved"].mean() for arm in ("noisy", "quiet"))
     assert noisy > 3 * quiet  # Ten times the rate.
 
 
@@ -82,15 +84,16 @@ def test_spectra_fall_and_end_at_the_largest_eigenvalue(tables, store):
 
 
 def test_the_tables_are_judged_and_drawn(tables, tmp_path):
-    found = {verdict.claim.id: verdict for verdict in claims.verdicts_of(tables.frames.values())}
+    found = {verdict.claim.id: verdict for verdict in judge.verdicts_of(tables.frames.values())}
     assert {"C36", "C37", "C42b", "C42e", "C42h", "C44", "C46"} <= set(found)
     assert "fails" in found["C42h"].word
     drawn = gallery.draw_all(tables.save(tmp_path / "tables"), tmp_path / "figures")
     assert set(drawn) == {"fig09_sharpness", "fig10_minima_controls", "fig18_spectra"}
 
 
+@pytest.mark.long
 def test_a_replication_has_three_arms_and_two_budgets(tmp_path):
-    found = minima_study.run_replication("keskar-smoke", tmp_path, show_progress=False)
+    found = run.run_replication("keskar-smoke", tmp_path, show_progress=False)
     profile = REPLICATIONS["keskar-smoke"]
     table = found.published
     assert len(table) == 3 * 2 * profile.seeds
@@ -100,25 +103,11 @@ def test_a_replication_has_three_arms_and_two_budgets(tmp_path):
     assert [family.stratum for family in families] == ["fixed rate", "fixed rate/batch"]
     assert all(family.batches == [profile.small, profile.large] for family in families)
     only_epochs = table[table["budget"] == "epochs"].assign(model="keskar_f1")
-    assert claims.verdict("C42l", only_epochs).word == "not measured"
-    verdict = claims.verdict("C42k", table.assign(model="keskar_f1"))
+    assert judge.verdict("C42l", only_epochs).word == "not measured"
+    verdict = judge.verdict("C42k", table.assign(model="keskar_f1"))
     assert len(verdict.comparisons) == 2
     found.frames["published"]["model"] = "keskar_f1"
     assert set(gallery.draw_all(found.save(tmp_path / "tables"), tmp_path / "figures")) == {"fig11_keskar"}
-
-
-def test_sharpness_of_stored_runs_and_of_a_file_agree(tmp_path, digits):
-    cell = bs.Cell(batch_size=64, epochs=1, train_size=200, learning_rate=0.1)
-    bs.run_sweep(bs.Grid([cell]), store=tmp_path / "runs", executor="serial", show_progress=False)
-    of_runs = minima_study.sharpness_of_runs(tmp_path / "runs", executor="serial", show_progress=False).iloc[0]
-    data = bs.load_dataset("digits", train_size=200)
-    model = bs.build_model("mlp", data)
-    record = next(iter(bs.Store(tmp_path / "runs").records()))
-    model.set_weights(record.weights["final"])
-    model.save(tmp_path / "net.keras")
-    of_file = minima_study.sharpness_of_file(tmp_path / "net.keras", data)
-    for name in ("train_loss", "lambda_max", "trace", "phi", "worst", "adaptive_average"):
-        assert of_file[name] == pytest.approx(of_runs[name], rel=1e-3), name
 
 
 def family_of(measure, error):
@@ -142,7 +131,7 @@ def test_rank_correlations_are_spearmans():
 def test_readings_of_an_escape_compare_with_where_it_began():
     rows = pd.DataFrame(
         {
-            "arm": list(minima_study.ARMS.values()),
+            "arm": list(run.ARMS.values()),
             "epoch": 5,
             "train_loss": [0.2, 0.5, 0.8],
             "lambda_max": [2.0, 9.0, 10.0],
@@ -190,6 +179,6 @@ def test_distances_are_taken_at_equal_updates_and_epochs():
             "distance": [1.0, 2.0, 3.0, 4.0, 5.0],
         }
     )
-    found = strata.add_distances(runs, curves)
+    found = columns.add_distances(runs, curves)
     np.testing.assert_array_equal(found["distance_after_320_updates"], [2, 3, np.nan])
     np.testing.assert_array_equal(found["distance_after_5_epochs"], [1, 4, np.nan])

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 import batchscape as bs
-from batchscape import models, usercode
 from batchscape.config import MODELS
 from batchscape.errors import InvalidInput, UserCodeError
+from batchscape.models import build as models
+from batchscape.models import networks
+from batchscape.models.fingerprint import of
 
 
 def images(side, channels=1):
@@ -31,7 +33,7 @@ def test_a_named_model_has_its_published_number_of_parameters(name, side, parame
 
 
 def test_the_list_of_names_is_the_list_of_builders():
-    assert tuple(models.BUILDERS) == MODELS
+    assert tuple(networks.BUILDERS) == MODELS
 
 
 def test_a_model_that_needs_images_says_so(blobs):
@@ -82,7 +84,7 @@ def test_an_unknown_module_or_function_is_named(tmp_path, monkeypatch, digits):
 
 
 def fingerprint(build, data):
-    return models.fingerprint(bs.build_model(build, data, seed=0), models.find_builder(build))
+    return models.fingerprint(models.find_builder(build), data, "float32").digest
 
 
 def test_the_fingerprint_does_not_depend_on_how_many_models_were_built_before(digits):
@@ -103,6 +105,26 @@ def test_names_of_layers_that_are_words_of_configurations_too_do_not_change_the_
 
     keras.backend.clear_session()  # So that the first are named "dropout", "activation" and "dense".
     assert len({fingerprint(build, digits) for _ in range(3)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("mlp", {"image_data_format": "channels_first"}),
+        ("cnn", {"image_data_format": "channels_first"}),
+        ("mlp", {"floatx": "float16"}),
+    ],
+)
+def test_the_configuration_of_keras_changes_neither_the_numbers_nor_the_name_of_a_run(name, setting, monkeypatch):
+    cell = bs.Cell(model=name, batch_size="full", epochs=2, train_size=64, engine="stock")
+    usual = bs.fit_one(cell)
+    monkeypatch.setattr("keras.src.backend.config._IMAGE_DATA_FORMAT", "channels_last")
+    monkeypatch.setattr("keras.src.backend.config._FLOATX", "float32")
+    keras.config.set_floatx(setting.get("floatx", "float32"))
+    keras.config.set_image_data_format(setting.get("image_data_format", "channels_last"))
+    configured = bs.fit_one(cell)
+    assert {**configured.final, "seconds": 0} == {**usual.final, "seconds": 0}
+    assert configured.hash == usual.hash
 
 
 def test_the_fingerprint_sees_sizes_activations_and_source(digits):
@@ -128,5 +150,5 @@ def test_editing_a_users_file_changes_the_fingerprint_of_its_functions(tmp_path)
         file.write_text(f"def build():\n    {body}\n")
         namespace = {"__name__": "edited"}
         exec(compile(file.read_text(), str(file), "exec"), namespace)
-        digests.append(usercode.source_sha256(namespace["build"]))
+        digests.append(of(namespace["build"]).digest)
     assert digests[0] != digests[1]

@@ -8,8 +8,8 @@ import pytest
 
 import batchscape as bs
 from batchscape.errors import InvalidInput
-from batchscape.minima import autodiff
-from batchscape.noise import noise_scale, statistics
+from batchscape.gradient import noise_scale, statistics
+from batchscape.landscape import derivatives
 from tests.toys import float64, tf
 
 RNG = np.random.default_rng(0)
@@ -99,7 +99,9 @@ BY_SLOPES = {"dense", "strided convolutions"}
 """Nets whose norms need no gradient of a single example."""
 
 
-@pytest.fixture(params=NETS, ids=str)
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.long if name == "sequences" else []) for name in NETS], scope="module"
+)
 def problem(request):
     """A model in float64, its data, the objective, and the gradients of all examples by a loop of tapes."""
     build, shape = NETS[request.param]
@@ -118,7 +120,7 @@ def problem(request):
 def test_statistics_match_a_loop_over_examples_whatever_the_block(problem, monkeypatch):
     f, rows = problem
     for block in (7, N):
-        monkeypatch.setattr(autodiff, "BLOCK_BYTES", 8 * f.n_parameters * block)
+        monkeypatch.setattr(derivatives, "BLOCK_BYTES", 8 * f.n_parameters * block)
         monkeypatch.setattr(f._derivatives, "_chunk", block)
         found = bs.gradient_statistics(f, f.weights)
         np.testing.assert_allclose(found.gradient, rows.mean(axis=0), atol=1e-12)
@@ -142,7 +144,7 @@ def _ends(f):
 
 def test_batch_gradients_are_means_of_their_examples_gradients(problem, monkeypatch):
     f, rows = problem
-    monkeypatch.setattr(autodiff, "BLOCK_BYTES", 8 * f.n_parameters * 2)
+    monkeypatch.setattr(derivatives, "BLOCK_BYTES", 8 * f.n_parameters * 2)
     batches = RNG.integers(0, N, (5, 11))
     np.testing.assert_allclose(f.batch_gradients(f.weights, batches), rows[batches].mean(axis=1), atol=1e-12)
     found = bs.batch_gradients(f, f.weights, 11, n_batches=6, seed=4)

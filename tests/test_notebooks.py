@@ -82,7 +82,7 @@ def test_stored_verdicts_are_those_of_the_committed_records(notebook, measured):
     tables = [
         "".join(output["data"]["text/markdown"])
         for cell in notebook.cells
-        if "claims.to_markdown" in cell.source and cell.cell_type == "code"
+        if "bs.study.to_markdown" in cell.source and cell.cell_type == "code"
         for output in cell.outputs
     ]
     assert tables

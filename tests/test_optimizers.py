@@ -8,6 +8,7 @@ from keras import ops
 
 import batchscape as bs
 from batchscape.config import LR_POLICIES, OPTIMIZERS
+from batchscape.errors import InvalidInput
 from batchscape.train import optimizers, schedules
 
 UPDATES = 8000
@@ -120,3 +121,25 @@ def test_rprop_needs_far_fewer_updates_than_the_best_fixed_rate_where_the_axes_a
     updates = updates_to(1e-6, np.diag(curvature), start, rprop)
     assert (updates, best) == (32, pytest.approx(9_498, abs=30))
     assert 250 < best / updates < 350
+
+
+class OwnSGD(keras.optimizers.SGD):
+    """An optimizer that is not registered with Keras."""
+
+
+class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that is not registered with Keras."""
+
+    def __call__(self, step):
+        return 0.1
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize("make", [OwnSGD, lambda: keras.optimizers.Adam(OwnSchedule())], ids=["optimizer", "schedule"])
+def test_a_compiled_optimizer_that_keras_cannot_make_anew_is_refused_with_the_cause(make):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(make(), "mse")
+    with pytest.raises(InvalidInput, match=r"register_keras_serializable\(\).* TypeError: .*Own"):
+        optimizers.make(bs.Cell(), model)

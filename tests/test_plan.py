@@ -98,7 +98,7 @@ def test_every_engine_looks_where_blocks_end_and_nobody_goes_past_the_cap(n, bat
         epochs = range(first, min(first + plan.epochs_per_block, plan.n_epochs))
         ends += (first * plan.updates_per_epoch + np.cumsum(plan.blocks(epochs).updates)).tolist()
     assert 73 in ends
-    assert ends == [update for update in range(1, ends[-1] + 1) if plan.is_look(update)]
+    assert ends == [update for update in range(1, ends[-1] + 1) if plan.is_evaluation(update)]
 
 
 def test_a_share_of_an_epoch_is_not_rounded_up_by_a_rounding_error():

@@ -8,12 +8,15 @@ import pytest
 from keras import layers
 
 import batchscape as bs
-from batchscape.errors import BatchscapeError, InvalidInput
-from batchscape.minima import autodiff
-from batchscape.minima.line import Line, interpolate, slice_along
-from batchscape.minima.plane import evaluate_plane, plane_through
-from batchscape.minima.results import load_result
+from batchscape.errors import BatchscapeError, InvalidInput, StoreError
+from batchscape.landscape import derivatives, files
+from batchscape.landscape import plane as planes
+from batchscape.landscape.line import Line, interpolate, slice_along
+from batchscape.landscape.load import load_result
+from batchscape.landscape.plane import evaluate_plane, plane_through
 from tests.toys import probe
+
+pytestmark = pytest.mark.x64
 
 ORIGIN = [np.array([1.0, 2.0])]
 AXES = np.eye(2)
@@ -72,6 +75,52 @@ def test_a_plane_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["plane.npz"]
     with pytest.raises(InvalidInput, match="another plane"):
         evaluate_plane(f, ORIGIN, 2 * AXES, [0, 1], [0, 1, 2], file=file, show_progress=False)
+
+
+def test_a_plane_that_was_killed_goes_on_from_its_last_save(tmp_path, monkeypatch):
+    """A kill leaves the file as it was last written: so it is copied in the middle."""
+    f = probe(lambda w: w[0] * w[1])
+    file, copy = tmp_path / "plane.npz", tmp_path / "copy.npz"
+    real, calls = f.along, []
+
+    def counted(*arguments):
+        values_at = real(*arguments)
+
+        def at(points):
+            calls.append(points)
+            if len(calls) == 3:
+                copy.write_bytes(file.read_bytes())
+            return values_at(points)
+
+        return at
+
+    monkeypatch.setattr(f, "along", counted)
+    monkeypatch.setattr(planes, "SECONDS_BETWEEN_SAVES", 0.0)
+    whole = evaluate_plane(f, ORIGIN, AXES, [0, 1], [0, 1, 2, 3], file=file, show_progress=False)
+    resumed = evaluate_plane(f, ORIGIN, AXES, [0, 1], [0, 1, 2, 3], file=copy, show_progress=False)
+    assert len(calls) == 4 + 2  # Two of four rows were missing.
+    np.testing.assert_array_equal(resumed.loss, whole.loss)
+    np.testing.assert_array_equal(load_result(copy).loss, whole.loss)
+
+
+def test_a_quick_plane_is_written_once(tmp_path, monkeypatch):
+    real, calls = files.save, []
+    monkeypatch.setattr(files, "save", lambda *given, **arrays: calls.append(given) or real(*given, **arrays))
+    f, file = probe(lambda w: w[0] * w[1]), tmp_path / "plane"
+    evaluate_plane(f, ORIGIN, AXES, [0, 1], np.linspace(0, 1, 30), file=file, show_progress=False)
+    evaluate_plane(f, ORIGIN, AXES, [0, 1], np.linspace(0, 1, 30), file=file, show_progress=False)
+    assert len(calls) == 1
+
+
+def test_a_file_that_cannot_hold_a_plane_is_refused_before_the_work(tmp_path, monkeypatch):
+    f = probe(lambda w: w[0] * w[1])
+    monkeypatch.setattr(f, "along", pytest.fail)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        evaluate_plane(f, ORIGIN, AXES, [0], [0], file=tmp_path / "file" / "plane.npz", show_progress=False)
+    np.savez(tmp_path / "plane.npz", json=np.array('{"schema_version": 1}'))
+    with pytest.raises(StoreError, match="no readable result"):
+        evaluate_plane(f, ORIGIN, AXES, [0], [0], file=tmp_path / "plane.npz", show_progress=False)
 
 
 def test_results_come_back_as_they_were_saved(tmp_path):
@@ -208,7 +257,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_what_the_first_layer_keeps_changes_nothing(digits, name, monkeypatch):
-    monkeypatch.setattr(autodiff, "FEWEST_PRODUCTS", 1)
+    monkeypatch.setattr(derivatives, "FEWEST_PRODUCTS", 1)
     stack, keeps = NETS[name]
     build = "mlp" if stack is None else (lambda data: keras.Sequential([keras.Input(data.x_train.shape[1:]), *stack]))
     model = bs.build_model(build, digits, seed=0)
@@ -239,7 +288,7 @@ def test_a_first_layer_too_large_to_keep_is_made_anew(digits, monkeypatch):
     direction = np.ones(f.n_parameters)
     kept = slice_along(f, f.weights, direction, [0.01])
     assert f._derivatives._first_layer.size == 128
-    monkeypatch.setattr(autodiff, "KEPT_BYTES", 1)
+    monkeypatch.setattr(derivatives, "KEPT_BYTES", 1)
     anew = slice_along(f, f.weights, direction, [0.01])
     np.testing.assert_allclose(anew.loss, kept.loss, rtol=1e-5)
     weights = [np.array([*f.flatten(f.weights)]) for _ in range(2)]
@@ -271,7 +320,7 @@ class TwoDense(layers.Layer):
 
 
 def test_a_dense_layer_inside_a_loop_is_not_the_first(digits, monkeypatch):
-    monkeypatch.setattr(autodiff, "FEWEST_PRODUCTS", 1)
+    monkeypatch.setattr(derivatives, "FEWEST_PRODUCTS", 1)
     model = keras.Sequential([keras.Input((8, 8)), layers.RNN(TwoDense()), layers.Dense(10)])
     f = bs.Objective(model, digits.x_val[..., 0], digits.y_val)
     line = slice_along(f, f.weights, np.ones(f.n_parameters), [0.02])
@@ -293,7 +342,7 @@ def test_a_layer_that_is_used_twice_is_not_the_first(digits):
 def test_a_first_layer_behind_moments_that_differ_is_worked_out_anew(monkeypatch):
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(center=False, scale=False), layers.Dense(2)])
-    monkeypatch.setattr(autodiff, "FEWEST_PRODUCTS", 1)
+    monkeypatch.setattr(derivatives, "FEWEST_PRODUCTS", 1)
     f = bs.Objective(model, x, np.arange(20) % 2)
     a, b = f.weights, [weight + 1 for weight in f.weights]
     assert f._derivatives._first_layer.moves

@@ -1,15 +1,18 @@
 """Learning rates that follow the batch size: the table of policies, its readings, and the study."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import batchscape as bs
-from batchscape.draw import gallery
 from batchscape.errors import InvalidInput
-from batchscape.judge import claims, on_rates, on_training, readings
-from batchscape.judge.policies import by_policy
-from batchscape.profiles import RATES_PROFILES, RatesProfile
+from batchscape.study import gallery, judge, readings
+from batchscape.study.main import readings as on_training
+from batchscape.study.rates import readings as on_rates
+from batchscape.study.rates.policies import by_policy
+from batchscape.study.rates.profile import RATES_PROFILES
 
 RATES = 0.1 * 2.0 ** np.arange(-2, 5)
 
@@ -111,10 +114,10 @@ def test_values_at_a_batch_of_one():
 
 def test_a_statement_may_predict_a_value_outside_of_a_range():
     table = chosen(sweep())
-    inside = claims.verdict("C49", table)
+    inside = judge.verdict("C49", table)
     assert inside.word == "fails"
     shifted = table.assign(test_accuracy=np.where(table["batch"] == 32, 0.8, 0.9) + 1e-4 * table["seed"])
-    assert claims.verdict("C49", shifted).word == "holds"
+    assert judge.verdict("C49", shifted).word == "holds"
 
 
 def test_values_of_warm_up_and_of_optimizers():
@@ -148,16 +151,15 @@ def test_the_grid_has_the_same_updates_for_every_batch_size():
 
 
 def test_the_study_runs_and_is_drawn(tmp_path):
-    tiny = RatesProfile(
-        name="smoke", train_size=96, seeds=2, batch_sizes=(32, "full"), powers=(0, 1), epochs=1, looks=1, warmup=0.5,
-        warm_batches=(64,), multiples=(1.0,), rules=(("rprop", (1e-3,)),), rule_batches=("full",),
-    )  # fmt: skip
-    study = bs.run_rates_study(tiny, tmp_path / "store", show_progress=False)
-    assert len(study.rates) == 2 * 2 * 2 * 2
+    study = bs.study.run_rates_study("smoke", bs.study.folder_of("smoke") / "rates", show_progress=False)
+    assert len(study.rates) == len(RATES_PROFILES["smoke"].grid(320))
     assert sorted(study.warmups["warmup"]) == [0, 0, 0.5, 0.5]
     assert sorted(study.rules["rule"]) == ["Rprop", "Rprop", "SGD", "SGD"]
     study.save(tmp_path / "tables")
-    assert {verdict.word for verdict in claims.verdicts(study.policies)}
+    judged = {found.claim.id: found.word for found in judge.verdicts(study.policies)}
+    assert judged.keys() == {name for name, claim in judge.register().items() if claim.subject == "policies"}
+    assert all(re.match("holds|fails|reversed|no effect|not shown|not measured", word) for word in judged.values())
+    assert any(word != "not measured" for word in judged.values())
     files = gallery.draw_all(tmp_path / "tables", tmp_path / "figures")
     assert files["fig12_learning_rates"].stat().st_size > 10_000
     assert files["fig13_warmup_optimizers"].stat().st_size > 10_000

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from batchscape.judge import claims
+from batchscape.study import judge
+from batchscape.system import cores
 from benchmarks import speed_table
 from tests.conftest import ROOT, intervals_in
 
@@ -23,15 +24,15 @@ README = (ROOT / "README.md").read_text()
 def test_the_table_of_verdicts_is_what_the_records_say(committed_verdicts):
     table = re.search(r"<!-- verdicts -->\n(.*)\n<!-- /verdicts -->", README, re.DOTALL)[1]
     shown = [item for item in committed_verdicts if item.claim.id[-1].isdigit() or item.claim.subject not in DETAILED]
-    assert table == claims.to_markdown(shown, evidence=False)
-    assert claims.to_markdown(committed_verdicts) in (ROOT / "figures/verdicts.md").read_text()
+    assert table == judge.to_markdown(shown, evidence=False)
+    assert judge.to_markdown(committed_verdicts) in (ROOT / "figures/verdicts.md").read_text()
 
 
 def test_the_tables_of_speed_are_those_of_the_records():
     assert f"<!-- speed -->\n{speed_table.training()}" in README
     assert speed_table.gradients() in README
     assert speed_table.minima() in README
-    assert speed_table.replicas() in README
+    assert speed_table.parallel_seeds() in README
     memory = pd.read_csv(speed_table.RECORDS / "minima_memory.csv").set_index("model").loc["mlp"]
     share = memory["added"] / memory["three_first_outputs"]
     assert f"takes {memory['added'] / 1e6:.0f} MB for that, {share:.2f} of three outputs" in README
@@ -43,6 +44,7 @@ def test_the_tables_of_speed_are_those_of_the_records():
     assert f"takes {keras[0]:.3g} times and {keras[1]:.3g} times as long" in README
     assert f"{points[1].loc[('points of a line', 'loss-landscapes'), 'ratio']:.3g} times as many" in README
     assert f"<!-- agreement -->\n{speed_table.agreement()}\n<!-- /agreement -->" in README
+    assert f"<!-- gpu -->\n{speed_table.gpu()}\n<!-- /gpu -->" in README
     matrices = [pd.read_csv(speed_table.RECORDS / f"training_{model}.csv").set_index("way") for model in ("mlp", "cnn")]
     shares = [rows.loc["batchscape fused"].iloc[-1]["share_of_limit"] for rows in matrices]
     assert f"reaches {shares[0]:.0%} of the rate".replace("%", " %") in README
@@ -87,6 +89,8 @@ def test_every_make_target_named_exists():
 
 
 def test_the_five_lines_for_a_model_of_ones_own_run_as_they_stand(tmp_path, monkeypatch, capsys):
+    """As on a machine of one core, where no workers are worth their start."""
+    monkeypatch.setattr(cores, "cores", lambda: 1)
     monkeypatch.chdir(tmp_path)
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line]) == 5

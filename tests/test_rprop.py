@@ -10,6 +10,8 @@ import batchscape as bs
 from batchscape.errors import InvalidInput
 from tests.toys import ENGINES
 
+pytestmark = pytest.mark.x64
+
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "rprop_torch.npz"
 Rprop = bs.optimizers.Rprop
 

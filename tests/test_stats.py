@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from batchscape.errors import InvalidInput
-from batchscape.judge.stats import mean_interval, paired_effect, sign_flip
+from batchscape.stats.paired import mean_interval, paired_effect, sign_flip
 
 RNG = np.random.default_rng(0)
 
@@ -35,10 +35,10 @@ def test_the_floor_of_the_sign_flip_test_is_two_in_two_to_the_n():
 
 @pytest.mark.parametrize(("n", "short"), [(6, 0.05), (10, 0.02)])
 def test_intervals_cover_95_percent_where_a_bootstrap_does_not(n, short):
-    samples = RNG.normal(size=(2000, n))
+    samples = RNG.normal(size=(800, n))
     covered = [effect.low <= 0 <= effect.high for effect in map(paired_effect, samples)]
-    assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 2000))
-    drawn = stats.bootstrap((samples,), np.mean, axis=1, method="percentile", n_resamples=500, batch=50, rng=RNG)
+    assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 800))
+    drawn = stats.bootstrap((samples,), np.mean, axis=1, method="percentile", n_resamples=300, batch=50, rng=RNG)
     interval = drawn.confidence_interval
     assert np.mean((interval.low <= 0) & (interval.high >= 0)) < np.mean(covered) - short
 
@@ -47,7 +47,7 @@ def test_the_detectable_effect_is_found_four_times_in_five():
     n = 10
     spread = paired_effect(np.tile([1.0, -1.0], n // 2)).detectable  # For a sample of standard deviation √(10 / 9).
     shift = spread / np.sqrt(10 / 9)
-    found = [paired_effect(row).low > 0 for row in RNG.normal(shift, 1, size=(2000, n))]
+    found = [paired_effect(row).low > 0 for row in RNG.normal(shift, 1, size=(700, n))]
     assert np.mean(found) == pytest.approx(0.8, abs=0.06)
 
 

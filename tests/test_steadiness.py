@@ -7,8 +7,9 @@ import pytest
 
 import batchscape as bs
 from batchscape.errors import InvalidInput
-from batchscape.noise import critical, paths, steadiness
-from batchscape.noise.cost import gradient_seconds
+from batchscape.gradient import critical_batch_size
+from batchscape.study.gradient import descent, steadiness
+from batchscape.study.gradient.timing import gradient_seconds
 from tests.toys import float64
 
 RNG = np.random.default_rng(0)
@@ -108,21 +109,21 @@ def test_runs_that_were_given_up_pull_only_from_below():
 
 def test_the_exponent_of_a_law_comes_out_of_its_fit():
     batches = np.array([1, 8, 64, 512])
-    log_s, log_b = critical.fit(batches, 7 * (1 + 3 / batches), np.ones(4, bool))
+    log_s, log_b = critical_batch_size.fit(batches, 7 * (1 + 3 / batches), np.ones(4, bool))
     assert (np.exp(log_s), np.exp(log_b)) == pytest.approx((7, 3), rel=1e-5)
 
 
 def test_a_plane_holds_points_that_lie_in_it_and_shows_the_loss_there():
     basis = np.linalg.qr(RNG.normal(size=(8, 2)))[0].T
     points = RNG.normal(size=(9, 2)) @ basis + 3.0
-    plane = paths.plane_of(points)
+    plane = descent.plane_of(points)
     assert plane.share == pytest.approx(1.0)
     np.testing.assert_allclose(plane.center + plane.coordinates(points) @ plane.directions, points, atol=1e-9)
     x, y = RNG.normal(size=(20, 3)), RNG.normal(size=(20, 2))
     f = bs.Objective(
         float64(lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])), x, y, "mse", metrics=()
     )
-    grid = paths.loss_on_plane(f, plane, f.weights, reach=[(-1, 1), (-2, 2)], points=3)
+    grid = descent.loss_on_plane(f, plane, f.weights, reach=[(-1, 1), (-2, 2)], points=3)
     middle = grid[(grid["a"] == 0) & (grid["b"] == 0)]["loss"].item()
     assert middle == pytest.approx(f(f.unflatten(plane.center, f.weights)))
     assert len(grid) == 9

@@ -10,17 +10,18 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.contour import QuadContourSet
+from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.text import Annotation, Text
 
-from batchscape.draw import loss_scale, style, surface, surface_html
 from batchscape.errors import InvalidInput, StoreError
-from batchscape.minima.plane import Plane, evaluate_plane
-from batchscape.minima.trajectory import Trajectory, trajectory_plane
+from batchscape.landscape.plane import Plane, evaluate_plane
+from batchscape.landscape.trajectory import Trajectory, trajectory_plane
+from batchscape.plot import loss_scale, style, surface, surface_page
 from tests.toys import probe
 
 SIDE = np.linspace(-2, 2, 9)
-BOTH = [surface.contour, surface.heat_map]
+BOTH = [surface.contours, surface.heat_map]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def test_what_is_not_finite_is_hatched_and_named(draw):
 
 
 def test_contours_leave_out_exactly_the_cells_that_are_hatched():
-    figure = surface.contour(holed())
+    figure = surface.contours(holed())
     (patch,) = artists(figure, PathPatch)
     filled = artists(figure, QuadContourSet)[0]
     for at in itertools.product(np.linspace(-1.97, 1.97, 40), repeat=2):
@@ -107,7 +108,7 @@ def test_nothing_is_hatched_where_all_is_finite(draw):
 
 def test_levels_are_logarithmic_where_losses_span_a_decade():
     def levels(loss):
-        return artists(surface.contour(plane_of(loss)), QuadContourSet)[0].levels
+        return artists(surface.contours(plane_of(loss)), QuadContourSet)[0].levels
 
     rounded = levels(lambda x, y: 0.02 * 10 ** (x**2 / 2))  # 0.02 to 2
     np.testing.assert_allclose(rounded, [0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2])
@@ -130,7 +131,7 @@ def test_pictures_that_are_compared_have_one_scale():
     planes = [plane_of(), plane_of(lambda x, y: 50 + x)]
     limits = loss_scale.limits_of(*planes)
     assert limits == (0.1, 52)
-    figures = [surface.contour(plane, limits=limits) for plane in planes]
+    figures = [surface.contours(plane, limits=limits) for plane in planes]
     levels = [artists(figure, QuadContourSet)[0].levels for figure in figures]
     np.testing.assert_array_equal(*levels)
     ticks = [figure.axes[0].child_axes[0].get_yticks() for figure in figures]
@@ -145,7 +146,7 @@ def test_losses_beyond_the_scale_are_told(limits, extend):
     (mesh,) = artists(figure, QuadMesh)
     assert (mesh.norm.vmin, mesh.norm.vmax) == (limits or loss_scale.limits_of(plane_of()))
     assert loss_scale.extend_of(*(limits or loss_scale.limits_of(plane_of())), plane_of()) == extend
-    surface.contour(plane_of(), limits=limits)
+    surface.contours(plane_of(), limits=limits)
 
 
 @pytest.mark.parametrize("draw", BOTH)
@@ -216,16 +217,16 @@ def test_distances_have_one_scale_and_axes_say_what_they_are(draw):
     ax = draw(plane_of(norms=(2.0, 3.0))).axes[0]
     assert ax.get_aspect() == 1
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("distance along $d_1$", "distance along $d_2$")
-    assert ax.get_xlim()[1] == pytest.approx(4 if draw is surface.contour else 4.5)
+    assert ax.get_xlim()[1] == pytest.approx(4 if draw is surface.contours else 4.5)
     assert ax.child_axes[0].get_ylabel() == "loss [nats]"
     assert draw(plane_of(), unit="bits").axes[0].child_axes[0].get_ylabel() == "loss [bits]"
 
 
 def test_axes_that_cannot_be_compared_say_so():
-    needle = surface.contour(plane_of(norms=(20.0, 1.0))).axes[0]
+    needle = surface.contours(plane_of(norms=(20.0, 1.0))).axes[0]
     assert needle.get_aspect() == "auto"
     assert "scales of their own" in needle.get_xlabel()
-    oblique = surface.contour(plane_of(cosine=0.5)).axes[0]
+    oblique = surface.contours(plane_of(cosine=0.5)).axes[0]
     assert "axes at 60°, drawn at 90°" in oblique.get_xlabel()
 
 
@@ -236,7 +237,7 @@ def test_ways_go_through_their_checkpoints_in_the_colours_of_their_own_losses(dr
     lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
     assert [line.get_label() for line in lines] == ["B = 8, up to 0.2 off the plane", "B = 64, up to 0.1 off the plane"]
     dots = artists(figure, PathCollection)
-    ground = artists(figure, QuadContourSet if draw is surface.contour else QuadMesh)[0]
+    ground = artists(figure, QuadContourSet if draw is surface.contours else QuadMesh)[0]
     for line, dot, (places, losses) in zip(lines, dots, WAY.values(), strict=True):
         np.testing.assert_array_equal(line.get_xydata(), places)
         np.testing.assert_array_equal(dot.get_offsets(), places)
@@ -259,11 +260,11 @@ def test_checkpoints_without_a_finite_loss_are_crossed_and_counted(draw):
 
 def test_a_way_in_the_plane_says_so():
     way = dataclasses.replace(way_of(WAY), distances=np.full(5, 1e-12))
-    labels = [line.get_label() for line in surface.contour(plane_of(), way).axes[0].get_lines()]
+    labels = [line.get_label() for line in surface.contours(plane_of(), way).axes[0].get_lines()]
     assert labels == ["B = 8, in the plane", "B = 64, in the plane"]
 
 
-@pytest.mark.parametrize("draw", [*BOTH, lambda plane, way=None: surface_html.surface_html(plane, "nowhere", way)])
+@pytest.mark.parametrize("draw", [*BOTH, lambda plane, way=None: surface_page.surface_html(plane, "nowhere", way)])
 def test_what_cannot_be_drawn_is_refused(draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plane = plane_of(about={"weights": "a", "directions": "b"})
@@ -282,21 +283,31 @@ def test_what_cannot_be_drawn_is_refused(draw, tmp_path, monkeypatch):
 @pytest.mark.parametrize("limits", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
 def test_limits_that_are_none_are_refused(limits):
     with pytest.raises(InvalidInput, match="limits must be"):
-        surface.contour(plane_of(), limits=limits)
+        surface.contours(plane_of(), limits=limits)
 
 
 @pytest.mark.parametrize("draw", BOTH)
 def test_flat_and_lost_surfaces_are_drawn_too(draw):
-    draw(plane_of(lambda x, y: 0 * x + 2.3)).canvas.draw()
-    draw(plane_of(lambda x, y: 0 * x)).canvas.draw()
-    draw(plane_of(lambda x, y: np.nan * x), way_of(WAY)).canvas.draw()
+    kind = QuadContourSet if draw is surface.contours else QuadMesh
+    for level in (0.0, 2.3):
+        figure = draw(plane_of(lambda x, y, level=level: 0 * x + level))
+        figure.canvas.draw()
+        (flat,) = artists(figure, kind)
+        low, high = flat.get_clim()
+        assert low <= level < high
+        assert not artists(figure, PathPatch)
+    figure = draw(plane_of(lambda x, y: np.nan * x), way_of(WAY))
+    figure.canvas.draw()
+    (lost,) = artists(figure, PathPatch)
+    assert lost.get_label() == "no finite loss: NaN at 81 of 81 points"
+    assert len(artists(figure, Line2D)) == len(WAY)
 
 
 def test_the_same_picture_is_the_same_bytes(tmp_path):
     caption = style.Caption("A finding.", "What is shown.", "What it rests on.")
     contents = []
     for folder in "ab":
-        figure = surface.contour(holed(), way_of(WAY))
+        figure = surface.contours(holed(), way_of(WAY))
         files = style.save_figure(figure, "fig", tmp_path / folder, caption=caption, about={})
         contents.append({ending: file.read_bytes() for ending, file in files.items()})
     assert contents[0] == contents[1]
@@ -309,14 +320,14 @@ def test_a_real_trajectory_stands_on_its_plane():
     steps = [np.array([3 * 0.6**t, 2 * 0.1**t, 0.1 * (t % 2)]) for t in range(6)]
     way = trajectory_plane(f, {"descent": [[w] for w in steps]})
     plane = evaluate_plane(f, [steps[-1]], way.directions, *way.grids(9), show_progress=False)
-    figure = surface.contour(plane, way)
+    figure = surface.contours(plane, way)
     (dots,) = artists(figure, PathCollection)
     np.testing.assert_allclose(dots.get_array(), [1 + w[0] ** 2 + 5 * w[1] ** 2 + w[2] ** 2 for w in steps])
     low, high = figure.axes[0].viewLim.get_points()
     assert ((low <= way.points) & (way.points <= high)).all()
     other = evaluate_plane(f, [steps[0]], way.directions, [0, 1], [0, 1], show_progress=False)
     with pytest.raises(InvalidInput, match="another weights"):
-        surface.contour(other, way)
+        surface.contours(other, way)
 
 
 def plotted(file):
@@ -333,7 +344,7 @@ def plotted(file):
 
 def test_the_html_holds_every_number_and_tells_it(tmp_path):
     plane = dataclasses.replace(holed(), marks={"<here>": (0.5, -0.5)}, norms=(2.0, 1.0))
-    file = surface_html.surface_html(plane, tmp_path / "plane", way_of(WAY), title="A title")
+    file = surface_page.surface_html(plane, tmp_path / "plane", way_of(WAY), title="A title")
     assert file == tmp_path / "plane.html"
     traces, layout, _ = plotted(file)
     ground = traces[0]
@@ -363,14 +374,14 @@ def test_the_html_holds_every_number_and_tells_it(tmp_path):
 
 
 def test_zeros_are_squares_on_the_floor_of_a_logarithmic_surface(tmp_path):
-    file = surface_html.surface_html(plane_of(lambda x, y: x**2 + y**2), tmp_path / "zero.html")
+    file = surface_page.surface_html(plane_of(lambda x, y: x**2 + y**2), tmp_path / "zero.html")
     traces, _, _ = plotted(file)
     assert traces[0]["z"][4][4] is None
     assert (traces[1]["name"], traces[1]["x"], traces[1]["y"]) == ("loss 0, below the scale: 1 of 81 points", [0], [0])
 
 
 def test_the_html_fetches_and_sends_nothing(tmp_path):
-    file = surface_html.surface_html(plane_of(), tmp_path / "plane.html")
+    file = surface_page.surface_html(plane_of(), tmp_path / "plane.html")
     text = file.read_text(encoding="utf-8")
     assert not re.search(r"""<script[^>]*\ssrc=|src=["']?(?:https?:)?//|<link|@import|<iframe""", text)
     assert len(text) > 1_000_000  # Plotly itself.
@@ -379,15 +390,15 @@ def test_the_html_fetches_and_sends_nothing(tmp_path):
 
 
 def test_the_html_is_the_same_bytes_and_whole_or_not_there(tmp_path, monkeypatch):
-    files = [surface_html.surface_html(plane_of(), tmp_path / name) for name in "ab"]
+    files = [surface_page.surface_html(plane_of(), tmp_path / name) for name in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()
     before = files[0].read_bytes()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(surface_html.os, "replace", full)
+    monkeypatch.setattr(surface_page.os, "replace", full)
     with pytest.raises(StoreError, match="No space left"):
-        surface_html.surface_html(holed(), tmp_path / "a")
+        surface_page.surface_html(holed(), tmp_path / "a")
     assert files[0].read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]

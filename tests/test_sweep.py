@@ -4,20 +4,21 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 import signal
+import time
 
 import keras
 import numpy as np
 import pytest
 
 import batchscape as bs
-from batchscape import processes
 from batchscape.errors import InvalidInput, StoreError, UserCodeError
-from batchscape.landscape import pair_runs
-from batchscape.sweep import executors
-from batchscape.sweep.measure import measure_runs
-from batchscape.sweep.sources import Sources
+from batchscape.landscape.of_runs import pair_runs
+from batchscape.sweep.inputs import SweepInputs
+from batchscape.sweep.measure import code_of, measure_runs
 from batchscape.sweep.store import Store
+from batchscape.workers import executors, processes
 from tests.toys import OneDense, tf
 
 SERIAL = {"executor": "serial", "show_progress": False}
@@ -28,7 +29,14 @@ def net():
 
 
 def grid(**changes):
-    return bs.Grid(**{"batch_size": [10, "full"], "epochs": 1, "learning_rate": 0.1, "seed": range(2), **changes})
+    """Runs under the engine that compiles quickest."""
+    given = {"batch_size": [10, "full"], "epochs": 1, "learning_rate": 0.1, "seed": range(2), "engine": "stock"}
+    return bs.Grid(**{**given, **changes})
+
+
+def append(file, text):
+    with file.open("a") as stream:
+        return stream.write(text)
 
 
 def files(folder):
@@ -89,7 +97,10 @@ def test_a_failed_cell_is_recorded_and_done_anew_and_a_diverged_one_is_a_result(
     cells = grid(batch_size=[10], learning_rate=[0.1, 1e38])
     frame = bs.run_sweep(cells, store=tmp_path, build=Fragile, data=blobs, **SERIAL)
     assert set(frame["status"]) == {"FAILED"}
-    assert frame["reason"].str.contains("RuntimeError").all()
+    assert set(frame["reason"]) == {"RuntimeError: out of luck"}
+    for record in Store(tmp_path).records():
+        assert record.traceback.splitlines()[-3].endswith("in train_step")
+        assert record.traceback.endswith("RuntimeError: out of luck")
     assert "4 of 4 runs failed" in caplog.text
     Fragile.broken = False
     frame = bs.run_sweep(cells, store=tmp_path, build=Fragile, data=blobs, **SERIAL)
@@ -111,6 +122,7 @@ def test_a_failed_cell_is_recorded_and_done_anew_and_a_diverged_one_is_a_result(
             "optimizer_options do not fit adam",
         ),
         ({"initial_weights": "abcd"}, InvalidInput, "initial_weights must name a complete run"),
+        ({"initial_weights": "../secret"}, InvalidInput, "initial_weights must name a complete run"),
         ({"train_size": 500}, InvalidInput, r"train_size must be in 1\.\.81"),
     ],
 )
@@ -127,13 +139,30 @@ def test_a_build_that_raises_is_named_before_anything_runs(tmp_path, blobs):
     assert not (tmp_path / "store").exists()
 
 
-def test_a_corrupt_record_stops_the_sweep_and_is_not_overwritten(tmp_path, blobs):
+def test_a_damaged_record_is_trained_anew_and_no_other_file_is_touched(tmp_path, blobs, caplog):
     frame = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
     file = tmp_path / f"{frame['hash'].iloc[0]}.json"
     file.write_text("half a rec")
-    with pytest.raises(StoreError, match=f"{file.name} is no readable record"):
-        bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
-    assert file.read_text() == "half a rec"
+    os.truncate(tmp_path / f"{frame['hash'].iloc[1]}.npz", 100)
+    before = files(tmp_path)
+    again = bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, **SERIAL)
+    timed = ["seconds", "compile_seconds", "seconds_per_update"]
+    assert again.drop(columns=timed).equals(frame.drop(columns=timed))
+    for name in frame["hash"][:2]:
+        assert caplog.text.count(f"{name}.") == 1
+    changed = {name for name, time in files(tmp_path).items() if before.get(name) != time}
+    assert changed == {f"{name}{ending}" for name in frame["hash"][:2] for ending in (".json", ".npz")}
+
+
+def test_a_sweep_refuses_a_store_of_another_version_and_leaves_it_as_it_is(tmp_path, blobs):
+    frame = bs.run_sweep(grid(seed=[0]), store=tmp_path, build=net, data=blobs, **SERIAL)
+    for run in frame["hash"]:
+        file = tmp_path / f"{run}.json"
+        file.write_text(file.read_text().replace('"schema_version":', '"schema_version":9'))
+    before = files(tmp_path)
+    with pytest.raises(StoreError, match="update batchscape or choose another store"):
+        bs.run_sweep(grid(seed=[1]), store=tmp_path, build=net, data=blobs, **SERIAL)
+    assert files(tmp_path) == before
 
 
 def test_a_run_can_start_where_another_ended(tmp_path, blobs):
@@ -160,19 +189,19 @@ def test_an_unknown_executor_and_no_workers_are_refused():
 def test_measurements_are_made_once_and_only_on_complete_runs(tmp_path, blobs):
     cells = grid(batch_size=[10], learning_rate=[0.1, 1e38])
     runs = bs.run_sweep(cells, store=tmp_path, build=net, data=blobs, **SERIAL)
-    calls = []
+    calls = tmp_path / "calls"  # A list would be a value that the function closes over.
 
     def prepare(model, data, loss, *, power):
-        calls.append("prepare")
+        append(calls, "prepare ")
         return lambda record: {"norm": float(np.linalg.norm(record.weights["final"][0]) ** power), "many": [1, 2]}
 
-    for expected in (["prepare"], ["prepare"]):
+    for _ in range(2):
         frame = measure_runs(Store(tmp_path), runs["hash"], "norm", prepare, build=net, data=blobs, power=2, **SERIAL)
-        assert calls == expected
+        assert calls.read_text().split() == ["prepare"]
         assert list(frame) == ["hash", "norm"]
         assert len(frame) == 2
     measure_runs(Store(tmp_path), runs["hash"], "norm", prepare, build=net, data=blobs, power=1, **SERIAL)
-    assert calls == ["prepare", "prepare"]
+    assert calls.read_text().split() == ["prepare", "prepare"]
 
 
 def same_results(one, other):
@@ -189,6 +218,7 @@ def same_results(one, other):
     return True
 
 
+@pytest.mark.long
 def test_worker_processes_give_what_this_process_gives_even_after_one_was_killed(tmp_path, blobs):
     """A worker dies by kill −9 in the middle of a cell: that cell is FAILED by name, the sweep goes on, and the next
     call completes it; the result equals an undisturbed one.
@@ -212,12 +242,67 @@ def test_worker_processes_give_what_this_process_gives_even_after_one_was_killed
         cells, store=disturbed, build=build, data=blobs, executor="processes", workers=2, show_progress=False
     )
     assert sorted(frame["status"]) == ["COMPLETE"] * 5 + ["FAILED"]
-    assert "the worker process died" in frame.loc[frame["status"] == "FAILED", "reason"].iloc[0]
+    reason = frame.loc[frame["status"] == "FAILED", "reason"].iloc[0]
+    assert reason.startswith("the worker process was ended by SIGKILL (by the system, out of memory? or by somebody)")
+    assert re.search(r"when it held [\d.]+ GB: batch \d+, seed \d$", reason)
     frame = bs.run_sweep(
         cells, store=disturbed, build=build, data=blobs, executor="processes", workers=2, show_progress=False
     )
     assert set(frame["status"]) == {"COMPLETE"}
     assert same_results(undisturbed, disturbed)
+
+
+def test_a_cell_that_takes_longer_than_the_time_limit_is_failed(tmp_path, blobs):
+    parent = os.getpid()
+
+    def build():
+        if os.getpid() != parent:
+            time.sleep(600)
+        return net()
+
+    frame = bs.run_sweep(
+        grid(seed=[0], batch_size=[10]), store=tmp_path, build=build, data=blobs, time_limit=0.5, show_progress=False
+    )
+    assert frame["reason"].tolist() == ["took longer than the time limit of 0.5 s: batch 10, seed 0"]
+    assert frame["status"].tolist() == ["FAILED"]
+
+
+def test_a_time_limit_needs_processes_and_is_a_number_of_seconds(tmp_path, blobs):
+    with pytest.raises(InvalidInput, match='time_limit needs executor="processes"'):
+        bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, time_limit=5, **SERIAL)
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidInput, match="time_limit must be a number of seconds > 0"):
+            bs.run_sweep(grid(), store=tmp_path, build=net, data=blobs, time_limit=wrong)
+    assert executors.choose("auto", None, 1, 5.0)[0] == "processes"
+
+
+def test_a_worker_that_ends_says_how_and_at_which_task(monkeypatch):
+    monkeypatch.setattr(processes, "_start", lambda *arguments: None)
+
+    def end(task):
+        if task == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), signal.SIGABRT)
+
+    ended = {task: died for task, _, died in executors.run(end, ["exit", "abort"], executor="processes", workers=1)}
+    assert ended["exit"].startswith("the worker process exited with status 3")
+    assert ended["abort"].startswith("the worker process was ended by SIGABRT (Aborted)")
+
+
+def test_the_time_limit_of_a_task_is_that_of_its_cells_and_the_next_task_goes_on(monkeypatch):
+    monkeypatch.setattr(processes, "_start", lambda *arguments: None)
+    outcomes = executors.run(
+        lambda task: time.sleep(600) if task else "done",
+        [3, 0],
+        executor="processes",
+        workers=1,
+        time_limit=0.1,
+        size_of=lambda task: task or 100,
+    )
+    assert [(died, value) for _, value, died in outcomes] == [
+        ("took longer than the time limit of 3 × 0.1 s", None),
+        ("", "done"),
+    ]
 
 
 def test_a_workers_model_from_a_pipeline_function_is_fed_in_the_worker(tmp_path):
@@ -229,7 +314,7 @@ def test_a_workers_model_from_a_pipeline_function_is_fed_in_the_worker(tmp_path)
         return tf.data.Dataset.from_tensor_slices((x, y))
 
     frame = bs.run_sweep(
-        grid(seed=[0], batch_size=[8]),
+        grid(seed=[0], batch_size=[8], engine="auto"),
         store=tmp_path,
         build=net,
         data=load,
@@ -239,7 +324,9 @@ def test_a_workers_model_from_a_pipeline_function_is_fed_in_the_worker(tmp_path)
     )
     assert frame[["status", "engine"]].iloc[0].tolist() == ["COMPLETE", "dataset"]
     with pytest.raises(InvalidInput, match="cannot be sent to worker processes"):
-        bs.run_sweep(grid(), store=tmp_path, build=net, data=load(), executor="processes", show_progress=False)
+        bs.run_sweep(
+            grid(engine="auto"), store=tmp_path, build=net, data=load(), executor="processes", show_progress=False
+        )
 
 
 def test_a_worker_is_replaced_after_its_share_of_tasks(monkeypatch):
@@ -253,9 +340,9 @@ def test_a_worker_is_replaced_after_its_share_of_tasks(monkeypatch):
 
 
 def test_cells_are_labelled_with_what_took_the_place_of_their_names(blobs):
-    from batchscape.sweep.sources import Sources
+    from batchscape.sweep.inputs import SweepInputs
 
-    cell = Sources(net, "digits").label(bs.Cell(seed=3))
+    cell = SweepInputs(net, "digits").label(bs.Cell(seed=3))
     assert dataclasses.asdict(cell) | {"model": "", "dataset": ""} == dataclasses.asdict(bs.Cell(seed=3)) | {
         "model": "",
         "dataset": "",
@@ -360,7 +447,7 @@ def test_lines_keep_to_one_version_of_the_data(tmp_path, blobs):
     for data in ((x, y), (3 * x, y)):
         bs.run_sweep(grid(), store=tmp_path, build=net, data=data, **SERIAL)
     for data in ((x, y), (3 * x, y)):
-        pairs = pair_runs(Store(tmp_path), 10, "full", sources=Sources(net, data))
+        pairs = pair_runs(Store(tmp_path), 10, "full", sources=SweepInputs(net, data))
         assert len(pairs) == 2
         digest = bs.load_dataset(data).meta["sha256"]
         assert all(record.facts["data"]["sha256"] == digest for pair in pairs for record in pair)
@@ -382,3 +469,39 @@ def test_every_cell_of_a_group_is_checked_for_a_rate_beside_a_schedule(tmp_path,
 def test_a_sweep_of_nothing_is_refused_and_one_of_a_cell_is_not(tmp_path, blobs):
     with pytest.raises(InvalidInput, match="at least one cell"):
         bs.run_sweep([], store=tmp_path)
+
+
+def test_another_measuring_function_another_revision_and_other_options_are_other_measurements(tmp_path, blobs):
+    runs = bs.run_sweep(grid(batch_size=[10], seed=[0]), store=tmp_path, build=net, data=blobs, **SERIAL)
+    store, measured = Store(tmp_path), tmp_path / "measured"
+
+    def norm(model, data, loss, *, power=1):
+        return lambda record: append(measured, f"{power} ") and {"norm": float(power)}
+
+    def other(model, data, loss, *, power=1):
+        return lambda record: append(measured, f"{-power} ") and {"norm": -float(power)}
+
+    def value(prepare, **options):
+        how = {"build": net, "data": blobs, **SERIAL}
+        return measure_runs(store, runs["hash"], "norm", prepare, **how, **options)["norm"].item()
+
+    calls = [(norm, {"power": 1}), (norm, {"power": 2}), (other, {"power": 1}), (norm, {"power": 1, "revision": 2})]
+    for _ in range(2):
+        assert [value(prepare, **options) for prepare, options in calls] == [1, 2, -1, 1]
+    assert measured.read_text().split() == ["1", "2", "-1", "1"]
+    assert len(list((tmp_path / "measurements").iterdir())) == 4
+    with pytest.raises(InvalidInput, match="what JSON knows"):
+        value(norm, power=print)
+    for mistyped, meant in (("pover", "power"), ("show_progres", "show_progress")):
+        with pytest.raises(InvalidInput, match=f"did you mean {meant}"):
+            value(norm, **{mistyped: 2})
+    with pytest.raises(InvalidInput, match="it names a file"):
+        measure_runs(store, runs["hash"], "../norm", norm, build=net, data=blobs, **SERIAL)
+
+
+def test_a_measuring_function_of_batchscape_counts_by_its_revision_alone(monkeypatch):
+    before = code_of(bs.measure_curvature)
+    monkeypatch.setattr(bs.measure_curvature, "__module__", "batchscape.elsewhere")
+    assert code_of(bs.measure_curvature) == before
+    monkeypatch.setattr(bs.measure_curvature, "revision", 2)
+    assert code_of(bs.measure_curvature) != before

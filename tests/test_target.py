@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 import batchscape as bs
-from batchscape.draw import gallery
-from batchscape.draw.target import PUBLISHED, choices, table_of
 from batchscape.errors import InvalidInput
-from batchscape.judge import claims, on_target, readings
-from batchscape.judge.target import updates_to_target
-from batchscape.profiles import TARGET_PROFILES
+from batchscape.study import gallery, judge, readings
+from batchscape.study.published import LENET
+from batchscape.study.target import readings as on_target
+from batchscape.study.target.arrivals import choices, runs_to_target, table_of
+from batchscape.study.target.profile import TARGET_PROFILES
 
 
 def curves_of(name, values, *, batch=8, seed=0, status="COMPLETE", metric="val_accuracy"):
@@ -158,7 +158,7 @@ def test_readings_say_what_their_names_say():
     assert np.isnan(on_target.thousand_by_256(rows))  # "At least 40 / 15" would not tell whether it is 2 or more.
     assert on_target.seconds_of_256_by_20(rows) == on_target.examples_of_256_by_20(rows) == 1.25
     assert on_target.lean_by_fastest(rows) == 3.0
-    assert on_target.share_of_bound(rows) == pytest.approx(math.log(1.5) / math.log(5.12))
+    assert on_target.share_of_bound_256(rows) == pytest.approx(math.log(1.5) / math.log(5.12))
     assert on_target.ends_less_best(rows) == pytest.approx(0.01)
     assert on_target.fifty_less_twenty(rows) == pytest.approx(0.005)
 
@@ -167,7 +167,7 @@ def test_what_did_not_arrive_is_no_denominator_and_what_is_not_there_is_no_quest
     seconds = {5: 30.0, 50: math.inf, 256: math.inf}
     rows = arrivals_of(seconds, dict.fromkeys(seconds, 0.1))
     assert np.isnan(on_target.ends_by_fastest(rows))
-    assert np.isnan(on_target.share_of_bound(rows))
+    assert np.isnan(on_target.share_of_bound_256(rows))
     assert on_target.excessive_by_fastest(rows) is None
     assert on_target.ends_by_fastest(rows.assign(fastest_elsewhere=0)) is None
 
@@ -179,7 +179,7 @@ def test_places_are_policies_with_the_batch_sizes_that_all_seeds_have():
     places = dict(readings._places(table))
     assert list(places) == ["at one rate"]
     assert sorted(places["at one rate"]["batch"].unique()) == [5, 50, 256]
-    assert claims.verdict("C32", table).word == "holds"  # × 1.5 in both seeds, at the largest.
+    assert judge.verdict("C32", table).word == "holds"  # × 1.5 in both seeds, at the largest.
 
 
 def test_the_front_of_choices_trades_memory_for_time():
@@ -199,7 +199,7 @@ def test_the_critical_batch_size_is_found_from_runs_that_arrive_as_theory_says()
         for policy, rate, times, seeds in (("fixed", lambda _: 0.1, 2, 6), ("linear", lambda batch: batch / 500, 1, 4))
         for seed in range(seeds) for batch in (5, 20, 80, 500)
     ]  # fmt: skip
-    runs = updates_to_target(pd.DataFrame(rows))
+    runs = runs_to_target(pd.DataFrame(rows))
     assert runs["seed"].max() == 3
     assert not runs.duplicated(["batch", "learning_rate", "seed"]).any()
     assert bs.critical_batch_size(runs).b_crit == pytest.approx(40, rel=1e-3)
@@ -207,10 +207,10 @@ def test_the_critical_batch_size_is_found_from_runs_that_arrive_as_theory_says()
 
 def test_the_published_table_is_consistent_with_itself():
     """Its times to the target are epochs × (time of 200 epochs) / 200, in units of that of B = 256, within 3 %."""
-    rows = PUBLISHED.dropna().set_index("batch")
+    rows = LENET.dropna().set_index("batch")
     spent = rows["epoch_to_target"] * rows["time"]
     assert (spent / spent[256]).to_numpy() == pytest.approx(rows["time_to_target"].to_numpy(), rel=0.03)
-    assert (PUBLISHED["updates"] == 50_000 // PUBLISHED["batch"] * 200 - 1).all()
+    assert (LENET["updates"] == 50_000 // LENET["batch"] * 200 - 1).all()
 
 
 def test_policies_agree_at_the_base_and_nowhere_else():
@@ -229,7 +229,7 @@ def test_a_policy_may_have_fewer_seeds_also_where_it_shares_the_run_of_the_other
 
 
 def test_the_study_runs_and_is_drawn(tmp_path):
-    study = bs.run_target_study("smoke", tmp_path / "store", show_progress=False)
+    study = bs.study.run_target_study("smoke", bs.study.folder_of("smoke") / "target", show_progress=False)
     rows = study.arrivals
     assert rows.groupby(["policy", "batch", "seed"]).size().eq(1).all()
     assert len(rows) == 3 * 3 * 2
@@ -246,9 +246,9 @@ def test_the_study_runs_and_is_drawn(tmp_path):
     assert at_08["arrived"].sum() == rows.drop_duplicates(["batch", "learning_rate", "seed"])["arrived"].sum()
     study.save(tmp_path / "tables")
     assert set(gallery.draw_all(tmp_path / "tables", tmp_path / "figures")) == {"fig16_time_to_target"}
-    again = bs.Tables.load(tmp_path / "tables").arrivals
+    again = bs.study.Tables.load(tmp_path / "tables").arrivals
     pd.testing.assert_frame_equal(again, rows, check_dtype=False, rtol=1e-7)
-    assert {found.claim.id for found in claims.verdicts(again)} >= {"C24b", "C32", "C48", "C63", "C64"}
+    assert {found.claim.id for found in judge.verdicts(again)} >= {"C24b", "C32", "C48", "C63", "C64"}
 
 
 def test_the_command_reads_any_sweep(tmp_path, monkeypatch):

@@ -9,9 +9,11 @@ from keras import layers
 
 import batchscape as bs
 from batchscape.errors import InvalidInput
-from batchscape.minima.plane import evaluate_plane
-from batchscape.minima.trajectory import WeightsCallback, trajectory_plane
+from batchscape.landscape.plane import evaluate_plane
+from batchscape.landscape.trajectory import WeightsCallback, trajectory_plane
 from tests.toys import probe
+
+pytestmark = pytest.mark.x64
 
 
 def bowl(n=8):
@@ -213,40 +215,41 @@ def assert_same(kept, expected):
             np.testing.assert_array_equal(weight, same)
 
 
-@pytest.mark.parametrize(
-    ("every", "most", "expected"),
-    [
-        (1, 100, range(31)),
-        (1, 31, range(31)),
-        (1, 30, [*range(0, 31, 2)]),
-        (1, 2, [0, 30]),
-        (1, 3, [0, 16, 30]),
-        (4, 100, [0, 4, 8, 12, 16, 20, 24, 28, 30]),
-        (4, 5, [0, 8, 16, 24, 30]),
-        (7, 4, [0, 14, 28, 30]),
-        (1000, 5, [0, 30]),
-        ("epoch", 32, [0, 10, 20, 30]),
-        ("epoch", 3, [0, 20, 30]),
-        ("epoch", 2, [0, 30]),
-    ],
-)
-def test_kept_weights_are_those_kept_by_hand_thinned(blobs, every, most, expected):
-    kept, by_hand = WeightsCallback(every=every, most=most), ByHand()
-    model = fitted(blobs, by_hand, kept, epochs=3)
-    assert kept.updates == list(expected)
-    assert_same(kept.weights, [by_hand.kept[updates] for updates in expected])
-    assert_same([kept.weights[-1]], [model.get_weights()])
+THINNED = {
+    (1, 100): [*range(31)],
+    (1, 31): [*range(31)],
+    (1, 30): [*range(0, 31, 2)],
+    (1, 2): [0, 30],
+    (1, 3): [0, 16, 30],
+    (4, 100): [0, 4, 8, 12, 16, 20, 24, 28, 30],
+    (4, 5): [0, 8, 16, 24, 30],
+    (7, 4): [0, 14, 28, 30],
+    (1000, 5): [0, 30],
+    ("epoch", 32): [0, 10, 20, 30],
+    ("epoch", 3): [0, 20, 30],
+    ("epoch", 2): [0, 30],
+}
+"""Updates that callbacks of (every, most) keep of three epochs of ten."""
 
 
-@pytest.mark.parametrize("most", [2, 3, 4, 7, 11])
+def test_kept_weights_are_those_kept_by_hand_thinned(blobs):
+    by_hand, callbacks = ByHand(), {(every, most): WeightsCallback(every=every, most=most) for every, most in THINNED}
+    model = fitted(blobs, by_hand, *callbacks.values(), epochs=3)
+    for options, kept in callbacks.items():
+        assert kept.updates == THINNED[options], options
+        assert_same(kept.weights, [by_hand.kept[updates] for updates in kept.updates])
+        assert_same([kept.weights[-1]], [model.get_weights()])
+
+
 @pytest.mark.parametrize("epochs", [1, 5])
-def test_the_first_and_the_last_are_always_among_at_most_so_many(blobs, most, epochs):
-    kept = WeightsCallback(every=1, most=most)
+def test_the_first_and_the_last_are_always_among_at_most_so_many(blobs, epochs):
+    callbacks = {most: WeightsCallback(every=1, most=most) for most in (2, 3, 4, 7, 11)}
     x, y = blobs
-    fitted((x[:30], y[:30]), kept, epochs=epochs)
-    assert (kept.updates[0], kept.updates[-1]) == (0, 3 * epochs)
-    assert min(most, 3 * epochs + 1) / 2 <= len(kept.updates) <= most
-    assert np.all(np.diff(kept.updates[:-1]) == np.diff(kept.updates[:-1])[:1])  # Evenly spaced.
+    fitted((x[:30], y[:30]), *callbacks.values(), epochs=epochs)
+    for most, kept in callbacks.items():
+        assert (kept.updates[0], kept.updates[-1]) == (0, 3 * epochs)
+        assert min(most, 3 * epochs + 1) / 2 <= len(kept.updates) <= most
+        assert np.all(np.diff(kept.updates[:-1]) == np.diff(kept.updates[:-1])[:1])  # Evenly spaced.
 
 
 def test_what_is_kept_is_a_copy(blobs):

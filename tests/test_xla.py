@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from batchscape import xla
+from batchscape.backend import xla
+
+pytestmark = pytest.mark.xla
 
 layers = keras.layers
 
@@ -32,7 +34,7 @@ def test_one_dimensional_convolutions_count_too():
 
 
 def test_small_batches_of_a_convolution_suit_xla_and_large_ones_do_not(monkeypatch):
-    monkeypatch.setattr(xla.cpu, "threads", lambda: 1)
+    monkeypatch.setattr(xla.cores, "threads", lambda: 1)
     found = work(layers.Conv2D(8, 3, padding="same"))
     limit = int(xla.MOST_FLOPS_PER_THREAD / 3 / found.convolution_flops)
     assert found.suits_xla(limit)

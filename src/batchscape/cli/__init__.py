@@ -1,36 +1,31 @@
 """The command line: parse, call, print. Heavy imports happen inside the commands, so that `--help` is quick."""
 
+import contextlib
 import logging
+import signal
 import sys
+from collections.abc import Iterator
 
 import typer
 
-from batchscape.cli import cost, measure, records, train
-from batchscape.cli.app import STUDIES, app
+from batchscape import __version__
+from batchscape.backend.importing import open_standard_streams
+from batchscape.cli import cost, measure, output, study, train
+from batchscape.cli.app import app
 from batchscape.errors import BatchscapeError
 
-__all__ = ["STUDIES", "app", "cost", "main", "measure", "records", "train"]
+__all__ = ["app", "cost", "main", "measure", "study", "train"]
 
 UsageError = typer.BadParameter.__base__
 """What Typer raises for options and commands that it does not know."""
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, which Typer catches itself."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit status after Ctrl-C, which Typer catches itself, and after SIGTERM."""
 
 
 ORDER = (
-    "reproduce",
-    "sweep",
-    "results",
-    "rates",
-    "target",
-    "noise",
-    "landscape",
-    "sharpness",
-    "probe",
-    "advise",
-    "claims",
-    "figures",
+    *("sweep", "results", "missing", "landscape", "sharpness", "noise", "rates", "target", "probe", "advise"),
+    *("reproduce", "study", "claims", "figures"),
 )
 """In which the help lists the commands."""
 
@@ -38,12 +33,15 @@ app.registered_commands.sort(key=lambda command: ORDER.index(command.callback.__
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one line and exit status 2."""
-    log = logging.getLogger("batchscape")
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
+    """Run the command line. Bad input, Ctrl-C and SIGTERM end in one line, with exit status 2, 130 and 143."""
+    open_standard_streams()
+    terminated = _interrupt_once()
+    if sys.argv[1:] == ["--version"]:
+        print(f"batchscape {__version__}")
+        return
     try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        with _log_on_standard_error(), output.checked():
+            status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except (BatchscapeError, UsageError) as error:
         message = error.format_message() if isinstance(error, UsageError) else str(error)
         print(f"batchscape: {' '.join(message.split())}", file=sys.stderr)
@@ -51,5 +49,39 @@ def main() -> None:
     except typer.Abort:  # Older versions of Typer.
         status = INTERRUPTED
     if status == INTERRUPTED:
-        print("batchscape: interrupted; finished runs are kept, the same command goes on from here", file=sys.stderr)
+        how = "terminated" if terminated else "interrupted"
+        print(f"batchscape: {how}; finished runs are kept, the same command goes on from here", file=sys.stderr)
+        status = TERMINATED if terminated else INTERRUPTED
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def _log_on_standard_error() -> Iterator[None]:
+    """Print what batchscape logs, from the level of information on."""
+    log, handler = logging.getLogger("batchscape"), logging.StreamHandler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _interrupt_once() -> list[int]:
+    """Let SIGTERM and the first Ctrl-C end the command; returns a list that holds SIGTERM once it has come."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        if number == signal.SIGTERM:
+            came.append(number)
+        for one in listened:
+            signal.signal(one, signal.SIG_IGN)  # A second one must not disturb the tidying up.
+        raise KeyboardInterrupt
+
+    listened = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) is not signal.SIG_IGN]
+    with contextlib.suppress(ValueError):  # Only the main thread may.
+        for one in listened:
+            signal.signal(one, interrupt)
+    return came

@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from batchscape import profiles
 from batchscape.cli import parse, show
-from batchscape.cli.app import Quiet, Tables, app
-from batchscape.quiet import import_keras
+from batchscape.cli.app import Quiet, app
+from batchscape.system import atomic, paths
 
 Model = Annotated[str, typer.Option(help="Name, module:function, or a .keras file.")]
 Dataset = Annotated[str, typer.Option("--dataset", "--data", help="Name, .npz file or module:function.")]
@@ -20,13 +19,14 @@ MemoryLimit = Annotated[
 Repeats = Annotated[int, typer.Option(help="Rounds of timings.")]
 Loss = Annotated[str | None, typer.Option(help="A Keras loss; the compiled one, or what the labels say.")]
 Precision = Annotated[str | None, typer.Option(help="A Keras dtype policy, such as mixed_bfloat16.")]
+TimeLimit = Annotated[float, typer.Option(help="Seconds that building, or one measurement, may take.")]
 Engine = Annotated[str, typer.Option(help="stock (model.fit by itself) or fused (our blocks of updates).")]
 Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With or without XLA; chosen for you by default.")]
 
 
 @app.command(
     epilog="Example: `batchscape probe`, `batchscape probe --model mynet:build --data mydata:load --memory-limit 2GB`, "
-    "`batchscape probe --model net.keras --data mydata:load`, or `batchscape probe --study quick`"
+    "or `batchscape probe --model net.keras --data mydata:load`"
 )
 def probe(
     model: Model = "mlp",
@@ -38,24 +38,13 @@ def probe(
     precision: Precision = None,
     engine: Engine = "stock",
     jit: Jit = None,
+    time_limit: TimeLimit = 600.0,
     json_file: Annotated[str | None, typer.Option("--json", help="Write all of it to this file as well.")] = None,
-    study: Annotated[
-        str | None, typer.Option(help="Run the study of the cost at this profile instead: smoke, quick or paper.")
-    ] = None,
-    tables: Tables = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure what a batch costs in time and memory, and find the largest that fits, in a process of its own."""
-    if study is not None:
-        profiles.find(study, profiles.COST_PROFILES)
-        import_keras()
-        from batchscape.cost_study import run_cost_study
-        from batchscape.study import folder_of
-
-        folder = folder_of(study) / "cost"
-        made = run_cost_study(study, show_progress=not quiet)
-        show.print_tables(made, tables or folder / "tables", folder / "figures")
-        return
+    if json_file:
+        atomic.require_writable(paths.resolve(json_file))
     from batchscape.cost.probe import probe_batch_sizes
 
     found = probe_batch_sizes(
@@ -68,6 +57,7 @@ def probe(
         precision=precision,
         engine=engine,
         jit=jit,
+        time_limit=time_limit,
         show_progress=not quiet,
     )
     print(found.to_text())
@@ -89,10 +79,12 @@ def advise(
     precision: Precision = None,
     engine: Engine = "stock",
     jit: Jit = None,
+    time_limit: TimeLimit = 600.0,
     out: Annotated[str, typer.Option(help="Folder for the figure and the JSON.")] = "runs/advice",
     quiet: Quiet = False,
 ) -> None:
     """Advise a batch size and its learning rate: what fits, where throughput saturates, where more examples stop helping."""
+    show.require_writable(out)
     from batchscape.cost.advise import advise as ask
 
     found = ask(
@@ -105,9 +97,10 @@ def advise(
         precision=precision,
         engine=engine,
         jit=jit,
+        time_limit=time_limit,
         show_progress=not quiet,
     )
-    from batchscape.draw import cost
+    from batchscape.plot import advice
 
     print(found.to_text())
-    print(found.save(f"{out}/advice.json"), cost.draw(found, out), sep="\n")
+    print(found.save(f"{out}/advice.json"), advice.draw(found, out), sep="\n")

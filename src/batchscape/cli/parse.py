@@ -1,5 +1,9 @@
 """Options as values, refused in one line where they are none."""
 
+import json
+import re
+from typing import Any
+
 from batchscape.errors import InvalidInput
 
 
@@ -45,11 +49,60 @@ def at_least_one(name: str, value: int) -> int:
     return value
 
 
-def replicas(text: str) -> int | str:
-    """A number of replicas, or `"auto"`."""
-    if text != "auto" and not text.isdigit():
-        raise InvalidInput(f'--replicas must be an integer ≥ 1 or "auto". Received: {text!r}')
-    return text if text == "auto" else at_least_one("replicas", int(text))
+def parallel_seeds(text: str) -> int | str:
+    """A number of seeds to train side by side, or `"auto"`."""
+    if text != "auto" and not text.isdecimal():
+        raise InvalidInput(f'--parallel-seeds must be an integer ≥ 1 or "auto". Received: {text!r}')
+    return text if text == "auto" else at_least_one("parallel-seeds", int(text))
+
+
+def batch_sizes(text: str) -> list[int | str]:
+    """The batch sizes of a sweep."""
+    return [batch_size(item) for item in items("batch-size", text)]
+
+
+def batch_steps(text: str) -> dict[int, int]:
+    """Batch sizes by the epoch from which they hold."""
+    return dict(pair("batch-steps", item) for item in items("batch-steps", text))
+
+
+def numbers(name: str, text: str) -> tuple[float, ...]:
+    """The numbers of an option, between commas."""
+    return tuple(number(name, item) for item in items(name, text))
+
+
+def metrics(text: str) -> tuple[str, ...]:
+    """Names of metrics; none for an empty text."""
+    return tuple(items("metrics", text)) if text.strip() else ()
+
+
+def optimizer_options(text: str) -> dict[str, Any]:
+    """Arguments of an optimizer: `NAME=VALUE` pairs between commas, or a JSON object for values that hold commas."""
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InvalidInput(f"--optimizer-options must be a JSON object: {error}. Received: {text!r}") from None
+    options: dict[str, Any] = {}
+    for item in items("optimizer-options", text):
+        name, equals, value = item.partition("=")
+        if not (name and equals and value) or name in options:
+            raise InvalidInput(
+                "--optimizer-options must be NAME=VALUE pairs, such as momentum=0.9,nesterov=true, each name once. "
+                f"Received: {text!r}"
+            )
+        options[name] = _value(value)
+    return options
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or null where the text is one, else the text."""
+    for read in (json.loads, float):
+        try:
+            return read(text)
+        except ValueError:
+            pass
+    return text
 
 
 def sizes(text: str | None) -> list[int] | None:
@@ -64,4 +117,4 @@ def sizes(text: str | None) -> list[int] | None:
 
 def limit(text: str | None) -> str | float | None:
     """A memory limit as the library takes it: bytes, or a text with a unit."""
-    return float(text) if text is not None and text.lstrip("-").isdigit() else text
+    return float(text) if text is not None and re.fullmatch(r"-?[0-9]+", text) else text

@@ -10,7 +10,7 @@ from batchscape.errors import InvalidInput, unknown_name
 
 
 class Grid(Sequence):
-    """Cells as the product of axes; any field of `Cell` may be one value or several.
+    """The cells of a sweep: the product of axes, each a field of `Cell` with one value or several.
 
     Cells come in the order of the axes as written, the last one fastest. Grids add up: `fixed + scaled`.
 

@@ -1,1 +1,1 @@
-"""What a batch costs in time and memory, and which one to choose."""
+"""The cost of a batch in time and memory, and advice which batch size to choose."""

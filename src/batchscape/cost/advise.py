@@ -1,28 +1,29 @@
-"""Which batch size: what fits, where throughput saturates, where more examples stop helping, joined in one advice."""
+"""Advice on the batch size: memory, throughput and the gradient noise scale, joined."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from batchscape import progress
 from batchscape.config import LR_POLICIES
-from batchscape.cost import memory
-from batchscape.cost.child import Child, ChildFailed
 from batchscape.cost.probe import probe_batch_sizes
-from batchscape.cost.result import Probe, plain, save_text
-from batchscape.cost.source import Source, pack
+from batchscape.cost.probe_input import ProbeInput, pack
+from batchscape.cost.result import Probe, load_json, number_of, plain, restore, save_text, table_of
 from batchscape.data import load_dataset
 from batchscape.errors import BatchscapeError
+from batchscape.landscape import files
+from batchscape.system import html, memory, progress
+from batchscape.workers.watched_process import SECONDS, Child, ChildFailed
 
-PRACTICE = "batchscape.cost.practice"
+SHORT_TRAININGS = "batchscape.cost.short_trainings"
 
 REFERENCE = 32
 """Keras' own batch size, to which the rest is compared."""
@@ -55,7 +56,7 @@ class Noise:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Advice:
-    """A batch size to begin with, and why.
+    """The advised batch size and learning rate, and the reasons.
 
     Attributes:
         batch_size: The default that is advised, in examples per update.
@@ -84,13 +85,44 @@ class Advice:
     rates: tuple[tuple[float, float], ...]
     probe: Probe
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Model, optimizer, loss, engine, device, data (sha256), examples, versions: those of the probe."""
+        return self.probe.about
+
     def to_json(self) -> str:
-        """Everything, as JSON; what is missing or infinite is null."""
+        """Everything, as JSON; what is missing is null, and infinity is "Infinity"."""
         probe = json.loads(self.probe.to_json())
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         noise = None if self.noise is None else dataclasses.asdict(self.noise)
-        described = {**fields, "noise": noise, "table": self.table.to_dict("records"), "probe": probe}
+        described = {
+            **files.heading(self),
+            **fields,
+            "noise": noise,
+            "table": self.table.to_dict("records"),
+            "probe": probe,
+        }
         return json.dumps(plain(described), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The advice that `to_json` wrote, from what `json.loads` gives."""
+        noise = fields["noise"] and restore(Noise, fields["noise"])
+        if noise:
+            places = ({name: number_of(value) for name, value in place.items()} for place in noise.places)
+            noise = dataclasses.replace(noise, places=tuple(places))
+        rates = tuple(tuple(map(number_of, pair)) for pair in fields["rates"])
+        made = {"noise": noise, "rates": rates, "table": table_of(fields["table"])}
+        return restore(cls, {**fields, **made, "probe": Probe.of_fields(fields["probe"])})
+
+    @classmethod
+    def load(cls, file: str | os.PathLike) -> Self:
+        """Read an advice that `save` has written.
+
+        Raises:
+            StoreError: If the file cannot be read, is damaged, or holds something else.
+        """
+        return load_json(cls, file)
 
     def save(self, file: str | os.PathLike) -> pathlib.Path:
         """Write `to_json()`; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
@@ -107,9 +139,7 @@ class Advice:
         return f"Advice(batch_size={self.batch_size}, range {self.low} to {self.high}; learning rate: {said})"
 
     def _repr_html_(self) -> str:
-        reasons = "".join(f"<li>{reason}</li>" for reason in self.reasons)
-        table = self.table.to_html(index=False, float_format="{:.3g}".format, na_rep="")
-        return f"<p>{self!r}</p><ul>{reasons}</ul>{table}"
+        return html.paragraph(repr(self)) + html.bullets(self.reasons) + html.frame(self.table, digits=3)
 
 
 def advise(
@@ -123,6 +153,7 @@ def advise(
     precision: str | None = None,
     engine: str = "stock",
     jit: bool | None = None,
+    time_limit: float = SECONDS,
     show_progress: bool = True,
 ) -> Advice:
     """Advise a batch size, and the learning rate that goes with it.
@@ -134,7 +165,7 @@ def advise(
     is advised. All this is one seed of a short training: a place to begin, not a verdict; `run_sweep` gives those.
 
     Args:
-        build, data, batch_sizes, memory_limit, repeats, loss, precision, engine, jit, show_progress: See
+        build, data, batch_sizes, memory_limit, repeats, loss, precision, engine, jit, time_limit, show_progress: See
             `probe_batch_sizes`.
 
     Returns:
@@ -145,16 +176,22 @@ def advise(
             nothing; the reasons say so.
     """
     how = {"memory_limit": memory_limit, "repeats": repeats, "loss": loss, "precision": precision, "engine": engine}
-    probe = probe_batch_sizes(build, data, batch_sizes=batch_sizes, jit=jit, show_progress=show_progress, **how)
+    how |= {"jit": jit, "time_limit": time_limit, "show_progress": show_progress}
+    probe = probe_batch_sizes(build, data, batch_sizes=batch_sizes, **how)
     reference = _nearest(probe.measured["batch"], REFERENCE)
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
         packed = pack(data, load_dataset(data), pathlib.Path(folder))
-        source = Source(build=build, data=packed, loss=loss, precision=precision, device_limit=None)
+        source = ProbeInput(build=build, data=packed, loss=loss, precision=precision, device_limit=None)
         with progress.report("short trainings", 2, show=show_progress) as advance:
-            rates, no_rate = _in_a_child("range_test", source, reference)
-            advance(1, "learning rate")
-            rate, stable = suggested_rate(rates or ())
-            scales, no_noise = _in_a_child("noise_scales", source, reference, rate)
+            with _a_child(time_limit) as child:
+                rates, no_rate = _ask(child, "range_test", source, reference)
+                advance(1, "learning rate")
+                rate, stable = suggested_rate(rates or ())
+                if not no_rate:
+                    scales, no_noise = _ask(child, "noise_scales", source, reference, rate)
+            if no_rate:  # What failed may have ended the child.
+                with _a_child(time_limit) as child:
+                    scales, no_noise = _ask(child, "noise_scales", source, reference, rate)
             advance(1, "noise scale")
     noise = noise_of(scales or ())
     why_not = {
@@ -164,15 +201,22 @@ def advise(
     return join(probe, noise, rate, stable, tuple(map(tuple, rates or ())), why_not)
 
 
-def _in_a_child(name: str, *arguments: Any) -> tuple[Any, str]:
-    """What a function of `practice` returns in a fresh process, or why it does not."""
-    child = Child(int(memory.SHARE * memory.available()))
+@contextlib.contextmanager
+def _a_child(seconds: float) -> Iterator[Child]:
+    """A fresh process, each of whose calls may take so many seconds."""
+    child = Child(int(memory.SHARE * memory.available()), seconds)
     try:
-        return child.call(f"{PRACTICE}:{name}", *arguments), ""
-    except (ChildFailed, BatchscapeError) as error:
-        return None, str(error)
+        yield child
     finally:
         child.stop()
+
+
+def _ask(child: Child, name: str, *arguments: Any) -> tuple[Any, str]:
+    """The result of a function of `short_trainings` in a child, or None and the reason why there is none."""
+    try:
+        return child.call(f"{SHORT_TRAININGS}:{name}", *arguments), ""
+    except (ChildFailed, BatchscapeError) as error:
+        return None, str(error)
 
 
 def suggested_rate(rates: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
@@ -218,11 +262,11 @@ def noise_of(places: Sequence[dict[str, float]]) -> Noise | None:
     )
 
 
-def updates_to_target(batch: np.ndarray, reference: int, noise: float) -> np.ndarray:
+def relative_updates(batch: np.ndarray, reference: int, noise: float) -> np.ndarray:
     """Updates to a target relative to those at `reference`: (1 + N / B) / (1 + N / B₀).
 
     Example:
-        >>> updates_to_target(np.array([8, 32, 96]), 32, 96.0).tolist()
+        >>> relative_updates(np.array([8, 32, 96]), 32, 96.0).tolist()
         [3.25, 1.0, 0.5]
     """
     if math.isinf(noise):
@@ -238,7 +282,7 @@ def join(
     rates: tuple[tuple[float, float], ...] = (),
     why_not: dict[str, str] | None = None,
 ) -> Advice:
-    """Join what was measured into an advice: arithmetic alone.
+    """Compute an advice from measurements of time, memory, noise scale and learning rate.
 
     Args:
         probe: Time and memory.
@@ -254,11 +298,11 @@ def join(
     reference = _nearest(batch, REFERENCE)
     at = int(np.flatnonzero(batch == reference)[0])
     # What `fit` does between two epochs is shared by the updates of an epoch.
-    seconds = rows["epoch_seconds"].to_numpy() / np.ceil(probe.facts["n_train"] / batch)
+    seconds = rows["epoch_seconds"].to_numpy() / np.ceil(probe.about["n_train"] / batch)
     slower = seconds / seconds[at]
     table = pd.DataFrame({"batch": batch, "ms": rows["ms"], "samples_per_second": rows["samples_per_second"]})
     for name, value in (("", "simple"), ("_low", "low"), ("_high", "high")):
-        updates = updates_to_target(batch, reference, getattr(noise, value)) if noise else np.full(len(batch), np.nan)
+        updates = relative_updates(batch, reference, getattr(noise, value)) if noise else np.full(len(batch), np.nan)
         if not name:
             table["updates"], table["examples"] = updates, updates * batch / reference
         table[f"seconds{name}"] = updates * slower
@@ -288,7 +332,7 @@ def join(
 
 def _reasons(probe: Probe, noise: Noise | None, rate, stable, row, reference: int, why_not: dict[str, str]):
     """Why, one sentence each."""
-    facts = probe.facts
+    facts = probe.about
     yield f"What fits: {probe.describe_limit()}."
     between = f"; each epoch of fit costs {probe.epoch_ms:.3g} ms besides its updates" if probe.epoch_ms else ""
     yield (

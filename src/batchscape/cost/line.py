@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from batchscape.judge.stats import CONFIDENCE
+from batchscape.stats.paired import CONFIDENCE
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class LineFit:
-    """y = a + b x by least squares, weighted where the error grows with y.
+    """A straight line y = a + b x, fitted by least squares, weighted where the error grows with y.
 
     Attributes:
         intercept, slope: a and b.
@@ -68,7 +68,7 @@ class LineFit:
 
 
 def fit_line(x: Sequence[float], y: Sequence[float], *, relative: bool = False) -> LineFit:
-    """Fit a line.
+    """Fit a straight line by least squares.
 
     Minimises Σ wᵢ (yᵢ − a − b xᵢ)² with wᵢ = 1, or 1 / yᵢ² if `relative`.
 

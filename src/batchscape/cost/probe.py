@@ -1,4 +1,4 @@
-"""What a batch costs: time and memory of real training steps against batch size, measured in a process of its own."""
+"""Time and memory of real training steps against batch size, measured in a process of their own."""
 
 import dataclasses
 import math
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchscape import progress
+from batchscape import backend
 from batchscape.config import MODELS, PRECISIONS
-from batchscape.cost import limit, memory
-from batchscape.cost.child import Child, ChildFailed, OutOfMemory
+from batchscape.cost import limit
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import LineFit, fit_line
+from batchscape.cost.probe_input import ProbeInput, pack
 from batchscape.cost.result import COLUMNS, Probe
-from batchscape.cost.source import Source, pack
 from batchscape.data import load_dataset
 from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, unknown_name
+from batchscape.system import memory, progress
+from batchscape.workers.watched_process import SECONDS as SECONDS_OF_A_CALL
+from batchscape.workers.watched_process import Child, ChildFailed, OutOfMemory
 
 STEPS = "batchscape.cost.steps"
 """The module that the process of a probe runs; naming it keeps TensorFlow out of ours."""
@@ -55,9 +57,10 @@ def probe_batch_sizes(
     precision: str | None = None,
     engine: str = "stock",
     jit: bool | None = None,
+    time_limit: float = SECONDS_OF_A_CALL,
     show_progress: bool = True,
 ) -> Probe:
-    """Measure what a batch costs, in time and memory, and find the largest that fits.
+    """Measure the time and memory of a training step at each batch size, and find the largest batch that fits.
 
     Real training steps run in a fresh process, which is watched and killed at the limit: nothing of the caller's is
     touched, so nothing has to be restored. Sizes are climbed in rising order; one that the line of memory predicts not
@@ -77,6 +80,7 @@ def probe_batch_sizes(
         precision: A Keras dtype policy such as `"mixed_bfloat16"`; by default the caller's.
         engine: `"stock"`, one update a call as `model.fit` does by itself, or `"fused"`, our blocks of updates.
         jit: Whether XLA compiles; by default as Keras, or our engine, chooses.
+        time_limit: Seconds that building the model, or one measurement, may take before its process is killed.
         show_progress: Whether to show progress.
 
     Returns:
@@ -87,12 +91,13 @@ def probe_batch_sizes(
         UserCodeError: If the build function, or training, raises or ends the process; that is never taken for memory.
     """
     bound = None if memory_limit is None else memory.parse(memory_limit)
-    _check(repeats, precision, engine, jit)
+    _check(repeats, precision, engine, jit, time_limit)
     _check_model(build)
+    backend.check()
     loaded = load_dataset(data)
     ladder = _ladder(batch_sizes, loaded.n_train)
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
-        source = Source(
+        source = ProbeInput(
             build=build,
             data=pack(data, loaded, pathlib.Path(folder)),
             loss=loss,
@@ -103,7 +108,7 @@ def probe_batch_sizes(
         )
         with (
             progress.report("probe", len(ladder) * (1 + repeats), show=show_progress) as advance,
-            _Worker(source, bound) as worker,
+            _Worker(source, bound, time_limit) as worker,
         ):
             return _Climb(worker, ladder, advance, stops=batch_sizes is None).run(repeats)
 
@@ -114,14 +119,15 @@ class _Worker:
     Args:
         source: What is trained.
         bound: The limit in bytes that was asked for, or None.
+        seconds: What one of its calls may take.
 
     Attributes:
         facts: What the child found out about the model.
         asked, bound: The limit in bytes that was asked for, and the one in force.
     """
 
-    def __init__(self, source: Source, bound: int | None):
-        self._source, self.asked = source, bound
+    def __init__(self, source: ProbeInput, bound: int | None, seconds: float):
+        self._source, self.asked, self._seconds = source, bound, seconds
         self._child: Child | None = None
         self.facts: dict[str, Any] = {}
         self.bound = bound or 0
@@ -142,7 +148,7 @@ class _Worker:
         """Start a fresh child, with the model built; until then what is free bounds it, not the limit asked for."""
         self.__exit__()
         free = int(memory.SHARE * memory.available())
-        self._child = Child(free)
+        self._child = Child(free, self._seconds)
         try:
             self.facts = self._child.call(f"{STEPS}:prepare", self._source)
         except OutOfMemory as error:
@@ -337,11 +343,13 @@ class _Climb:
             memory_limit=int(self._worker.bound),
             epoch_ms=epoch_ms,
             stopped=self._stopped,
-            facts=facts,
+            about=facts,
         )
 
 
-def _check(repeats: int, precision: str | None, engine: str, jit: bool | None) -> None:
+def _check(repeats: int, precision: str | None, engine: str, jit: bool | None, time_limit: float) -> None:
+    if not 0 < time_limit < math.inf:
+        raise InvalidInput(f"time_limit must be a number of seconds > 0. Received: time_limit={time_limit}")
     if not isinstance(repeats, (int, np.integer)) or isinstance(repeats, bool) or repeats < 1:
         raise InvalidInput(f"repeats must be an integer ≥ 1. Received: repeats={repeats!r}")
     if precision is not None and precision not in PRECISIONS:

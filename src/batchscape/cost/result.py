@@ -1,20 +1,22 @@
-"""What a probe found, in words, as a table and as JSON."""
+"""The result of a probe: in words, as a table and as JSON."""
 
 import dataclasses
 import json
 import math
 import os
 import pathlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from batchscape import paths
-from batchscape.cost import memory
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import LineFit
 from batchscape.errors import StoreError
+from batchscape.landscape import files
+from batchscape.system import atomic, html, memory, paths
+from batchscape.system.damaged import DAMAGED
 
 COLUMNS = ("batch", "ms", "ms_low", "ms_high", "samples_per_second", "epoch_seconds", "compile_seconds", "peak_bytes")
 
@@ -36,7 +38,7 @@ class Probe:
         memory_limit: What it had to fit into, in bytes; resident memory of the whole process, or memory of the GPU.
         epoch_ms: Milliseconds that `fit` spends between two epochs, whatever the batch; 0 where no timing was so long.
         stopped: Why the ladder ended where it did.
-        facts: Model, optimizer, loss, engine, device, examples, ...
+        about: Model, optimizer, loss, engine, device, data (sha256), examples, versions, ...
     """
 
     table: pd.DataFrame
@@ -46,7 +48,7 @@ class Probe:
     memory_limit: int
     epoch_ms: float
     stopped: str
-    facts: dict[str, Any]
+    about: dict[str, Any]
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -68,8 +70,8 @@ class Probe:
         return max(0.0, self.time.intercept / self.time.slope)
 
     def describe_limit(self) -> str:
-        """What fits, in words."""
-        found, n, bound = self.limit, self.facts["n_train"], memory.text(self.memory_limit)
+        """The largest batch that fits, in words."""
+        found, n, bound = self.limit, self.about["n_train"], memory.text(self.memory_limit)
         if found.fails is not None:
             near = "" if found.confirmed else ", not closed in on"
             return f"B = {found.fits} fits into {bound}, B = {found.fails} does not{near} ({found.reason})"
@@ -86,10 +88,26 @@ class Probe:
         return f"B = {found.fits} fits into {bound}; {beyond}"
 
     def to_json(self) -> str:
-        """Everything, as JSON; what is missing or infinite is null."""
+        """Everything, as JSON; what is missing is null, and infinity is "Infinity"."""
         rows = self.table.to_dict("records")
-        described = {**dataclasses.asdict(self), "table": rows, "saturates": self.saturates}
+        described = {**files.heading(self), **dataclasses.asdict(self), "table": rows, "saturates": self.saturates}
         return json.dumps(plain(described), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The probe that `to_json` wrote, from what `json.loads` gives."""
+        lines = {name: fields[name] and restore(LineFit, fields[name]) for name in ("time", "memory")}
+        limit = restore(Limit, fields["limit"])
+        return restore(cls, {**fields, **lines, "table": table_of(fields["table"]), "limit": limit})
+
+    @classmethod
+    def load(cls, file: str | os.PathLike) -> Self:
+        """Read a probe that `save` has written.
+
+        Raises:
+            StoreError: If the file cannot be read, is damaged, or holds something else.
+        """
+        return load_json(cls, file)
 
     def to_text(self) -> str:
         """The table and what it says, for a terminal."""
@@ -112,34 +130,65 @@ class Probe:
 
     def __repr__(self) -> str:
         return (
-            f"Probe({self.facts['model']} on {self.facts['data']}, {self.facts['device']}: B = "
+            f"Probe({self.about['model']} on {self.about['data']}, {self.about['device']}: B = "
             f"{int(self.measured['batch'].min())} to {int(self.measured['batch'].max())}, 90 % of the best throughput "
             f"from B = {self.saturates}; {self.describe_limit()})"
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.table.to_html(index=False, float_format='{:.4g}'.format, na_rep='')}"
+        return html.paragraph(repr(self)) + html.frame(self.table, digits=4)
 
 
 def plain(value: Any) -> Any:
-    """A tree of results as JSON has it: numbers, texts, lists and objects; what is not finite is null."""
+    """A tree of results as JSON has it: numbers, texts, lists and objects; NaN is null, infinity is "Infinity"."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, (float, np.floating)):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
+        infinite = "Infinity" if value > 0 else "-Infinity"
+        return float(value) if math.isfinite(value) else None if math.isnan(value) else infinite
     if isinstance(value, np.generic):
         return value.item()
     return value if isinstance(value, (int, str, bool, type(None))) else str(value)
 
 
+_Kind = TypeVar("_Kind")
+
+
+def restore(kind: type[_Kind], fields: Mapping[str, Any]) -> _Kind:
+    """A dataclass from its fields as `plain` wrote them; null is NaN where the class has a float, lists are tuples."""
+    values = {field.name: (field.type, fields[field.name]) for field in dataclasses.fields(kind)}
+    return kind(**{name: number_of(value) if of is float else _tuple(value) for name, (of, value) in values.items()})
+
+
+def number_of(value: float | str | None) -> float:
+    """A number as `plain` wrote it: null is NaN, "Infinity" is infinite."""
+    return math.nan if value is None else float(value) if isinstance(value, str) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A table from its rows as `plain` wrote them; all of its columns but these two are numbers."""
+    table = pd.DataFrame(rows)
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in table if name not in ("outcome", "advice")})
+
+
+def load_json(kind: type[_Kind], file: str | os.PathLike) -> _Kind:
+    """Read a `Probe` or an `Advice`; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
+    fields = files.read_json(file)
+    files.require_kind(kind.__name__, fields, file)
+    try:
+        return kind.of_fields(fields)
+    except DAMAGED as error:
+        raise StoreError(f"{file} is no readable result of batchscape.") from error
+
+
 def save_text(text: str, file: str | os.PathLike) -> pathlib.Path:
     """Write a text; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""
-    file = pathlib.Path(file)
-    try:
-        file = paths.make(file.parent) / file.name
-        file.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{file} cannot be written: {error.strerror or error}") from error
+    file = paths.resolve(file)
+    atomic.write(file, f"{text}\n")
     return file

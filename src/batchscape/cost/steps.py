@@ -7,18 +7,22 @@ inside the epochs of `fit`; what lies between two epochs is timed apart, since i
 import math
 import statistics
 import time
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from batchscape import backend, losses, models
+from batchscape import backend
+from batchscape.backend import tensorflow_private
 from batchscape.config import Cell
-from batchscape.cost import memory
-from batchscape.cost.source import Source
-from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, telling_line
-from batchscape.train import engine, fit, optimizers
+from batchscape.cost.probe_input import ProbeInput
+from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, reason_of
+from batchscape.models import build, losses
+from batchscape.system import memory
+from batchscape.train import engine, optimizers
 from batchscape.train.plan import Plan
+from batchscape.train.trainer import run_fit
 
 MOST_EPOCHS = 1 << 20
 """More epochs than any timing lasts."""
@@ -105,12 +109,13 @@ class Steps:
         facts: What was found out on the way: device, parameters, optimizer, loss, memory before training, ...
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: ProbeInput):
         gpu = backend.own().first_gpu(source.device_limit)
         self._on_gpu = gpu is not None
         self._data = data = source.load()
         loaded = memory.resident()
-        self._model = model = models.build_model(source.build, data, seed=0, precision=source.precision)
+        precision = source.precision or keras.config.dtype_policy().name
+        self._model = model = build.build_model(source.build, data, seed=0, precision=precision)
         if not model.trainable_variables:
             raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
         was_compiled = getattr(model, "optimizer", None) is not None
@@ -120,7 +125,7 @@ class Steps:
         if source.jit is False:
             backend.needs_tensorflow("jit=False")
         jit = "auto" if source.jit is None else source.jit
-        model.compile(optimizer, loss, jit_compile=(not fused and jit) if engine.own().XLA_IS_OPTIONAL else True)
+        loss.compile(model, optimizer, jit_compile=(not fused and jit) if engine.own().XLA_IS_OPTIONAL else True)
         model.optimizer.build(model.trainable_variables)
         self._fused_seconds: dict[int, float] = {}
         self._fused = engine.own().Fused(model, data, jit=source.jit) if fused else None
@@ -131,7 +136,7 @@ class Steps:
             "model": model.name,
             "n_parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
             "optimizer": type(model.optimizer).__name__,
-            "learning_rate": _short(optimizers.own_rate(optimizer)),
+            "learning_rate": _short(optimizers.default_learning_rate(optimizer)),
             "loss": loss.name,
             "was_compiled": was_compiled,
             "engine": source.engine,
@@ -142,6 +147,7 @@ class Steps:
             "device_memory": backend.own().memory_of_gpu() if gpu else None,
             "loaded_bytes": loaded,
             "built_bytes": memory.resident(),
+            "versions": {package: metadata.version(package) for package in ("batchscape", "keras", backend.name())},
         }
 
     def measure(self, batch_size: int, seconds: float) -> dict[str, float]:
@@ -188,10 +194,8 @@ class Steps:
             counts = [1] + [self._updates_in_block(batch_size, seconds)] * FEWEST_UPDATES
             return {**self._fused.blocks_of(plan, counts), "epochs": 1}
         if data.pipeline is not None:
-            import tensorflow as tf
-
             batches = data.pipeline.batch(batch_size, drop_remainder=True)
-            batches = batches.apply(tf.data.experimental.assert_cardinality(data.n_train // batch_size))
+            batches = tensorflow_private.with_cardinality(batches, data.n_train // batch_size)
             return {"x": batches, "shuffle": False, "epochs": MOST_EPOCHS}
         full = data.n_train // batch_size * batch_size
         x, y = keras.tree.map_structure(lambda array: np.asarray(array[:full]), (data.x_train, data.y_train))
@@ -210,15 +214,13 @@ class Steps:
 def _trained(model: keras.Model, **arguments: Any) -> None:
     """Train; what the user's own layers raise, other than for want of memory, is named as theirs."""
     try:
-        fit.run_fit(model, **arguments)
+        run_fit(model, **arguments)
     except BatchscapeError:
         raise
     except Exception as error:
         if memory.ran_out(error):
             raise
-        raise UserCodeError(
-            f"Training {model.name} raised {type(error).__name__}: {telling_line(error)[:300]}"
-        ) from error
+        raise UserCodeError(f"Training {model.name} raised {reason_of(error)}") from error
 
 
 def _short(rate: float | None) -> float | None:
@@ -230,7 +232,7 @@ _steps: Steps | None = None
 """What this process measures."""
 
 
-def prepare(source: Source) -> dict[str, Any]:
+def prepare(source: ProbeInput) -> dict[str, Any]:
     """Build and compile; returns the facts."""
     global _steps
     _steps = Steps(source)

@@ -13,6 +13,7 @@ import numpy as np
 import optree
 
 from batchscape import usercode
+from batchscape.backend import keras_home
 from batchscape.config import ARRAYS, DATASETS
 from batchscape.data import pipelines, splits
 from batchscape.errors import BatchscapeError, DataNotFound, InvalidInput, unknown_name
@@ -97,6 +98,13 @@ def load_dataset(source: Any = "digits", *, train_size: int | None = None) -> Da
     return data if train_size is None else _keep(data, train_size)
 
 
+def function_of(source: Any) -> Callable | None:
+    """The user's function that a source of data is or names; None for any other source."""
+    if isinstance(source, str) and ":" in source and not source.endswith(".npz"):
+        return usercode.resolve(source, kind="dataset")
+    return source if callable(source) else None
+
+
 def _load_named(name: str) -> Data:
     if name.endswith(".npz"):
         return _from_npz(pathlib.Path(name))
@@ -120,11 +128,6 @@ def _load_digits() -> Data:
     train, test = splits.hold_out((x, digits.target), 260)
     train, val = splits.hold_out(train, 257)
     return _finish(train, val, test, name="digits", preprocessing="pixels / 16, in [0, 1]", loss=CROSSENTROPY)
-
-
-def keras_home() -> pathlib.Path:
-    """The folder in which Keras looks for data sets (`KERAS_HOME`, read once by Keras at import)."""
-    return pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
 
 
 def _from_keras(name: str):
@@ -188,6 +191,11 @@ def from_user(given: Any, *, name: str) -> Data:
         train, val, test, pipeline = pipelines.read(given)
         return _finish(train, val, test, name=name, preprocessing="as given, from tf.data", pipeline=pipeline)
     if _is_pair_of(given, lambda part: isinstance(part, (tuple, list)) and len(part) == 2):
+        if any(isinstance(part, list) for part in given):
+            raise InvalidInput(
+                "Lists are several inputs and several targets, of which a model may have one: give tuples, as in "
+                "((x_train, y_train), (x_test, y_test)), for training and test parts. Received: two lists of two"
+            )
         train, test = (_plain(tuple(part)) for part in given)
         _check(*train, "training", name)
     elif isinstance(given, (tuple, list)) and len(given) == 2:
@@ -213,7 +221,7 @@ def _as_images(pixels: np.ndarray) -> np.ndarray:
 
 
 def _plain(tree: Any) -> Any:
-    """Arrays as NumPy, float64 as float32 and int64 as int32: what Keras computes with by default."""
+    """Arrays as NumPy, float64 as float32, int64 and uint64 as int32: what Keras computes with by default."""
 
     def convert(leaf):
         array = np.asarray(leaf)
@@ -221,9 +229,12 @@ def _plain(tree: Any) -> Any:
             raise InvalidInput(
                 f"Data must be arrays of numbers, one row an example. Received: dtype {array.dtype}, shape {array.shape}"
             )
-        if array.dtype == np.int64 and array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
-            raise InvalidInput(f"Whole numbers must fit 32 bits. Received: values up to {np.abs(array).max()}")
-        return array.astype({"float64": "float32", "int64": "int32"}.get(array.dtype.name, array.dtype), copy=False)
+        if array.dtype.name in ("int64", "uint64") and array.size:
+            least, most = int(array.min()), int(array.max())
+            if least < -(2**31) or most >= 2**31:
+                raise InvalidInput(f"Whole numbers must fit 32 bits. Received: values from {least} to {most}")
+        narrow = {"float64": "float32", "int64": "int32", "uint64": "int32"}
+        return array.astype(narrow.get(array.dtype.name, array.dtype), copy=False)
 
     return optree.tree_map(convert, tree)
 
@@ -291,8 +302,10 @@ def _num_classes(targets: list[np.ndarray]) -> int | None:
         return targets[0].shape[1]
     if targets[0].dtype.kind not in "iu":
         return None
-    least, most = min(int(y.min()) for y in targets), max(int(y.max()) for y in targets)
-    return most + 1 if least >= 0 else None  # Negative integers are targets of a regression.
+    y = np.concatenate([part.reshape(-1) for part in targets])
+    if y.min() < 0 or splits.too_far_apart(y):  # Targets of a regression.
+        return None
+    return int(y.max()) + 1
 
 
 def _sha256(arrays) -> str:

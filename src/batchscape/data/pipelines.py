@@ -7,7 +7,7 @@ import numpy as np
 import optree
 
 from batchscape.data import splits
-from batchscape.errors import InvalidInput, UserCodeError, telling_line
+from batchscape.errors import InvalidInput, UserCodeError, reason_of
 
 
 def is_pipeline(value: Any) -> bool:
@@ -83,7 +83,7 @@ def _stack(pipeline: Any):
     try:
         elements = list(pipeline.as_numpy_iterator())
     except Exception as error:
-        raise UserCodeError(f"The tf.data.Dataset raised {type(error).__name__}: {telling_line(error)}") from error
+        raise UserCodeError(f"The tf.data.Dataset raised {reason_of(error)}") from error
     if not elements:
         raise InvalidInput("A tf.data.Dataset must hold at least one example. Received: an empty one")
     return tf.nest.map_structure(lambda *rows: np.stack(rows), *elements)

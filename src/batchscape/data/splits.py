@@ -58,6 +58,24 @@ def is_one_hot(y: np.ndarray) -> bool:
     return y.ndim == 2 and y.shape[1] > 1 and bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
 
 
+def most_classes(n_labels: int) -> int:
+    """How many classes there may be where so many labels occur; beyond that labels are numbers, not classes."""
+    return max(10_000, 100 * n_labels)
+
+
+def too_far_apart(y: np.ndarray) -> str:
+    """Why integers ≥ 0 cannot be labels of classes 0 … N − 1, since nearly all of these never occur; "" where they can."""
+    if y.dtype.kind not in "iu" or not y.size:
+        return ""
+    occur, most = len(np.unique(y)), int(y.max())
+    if y.min() < 0 or most < most_classes(occur):
+        return ""
+    return (
+        f"Labels must be 0 … N − 1 with N ≤ {most_classes(occur):,}; only {occur:,} of them occur. "
+        f"Received: labels from {int(y.min()):,} to {most:,}"
+    )
+
+
 def class_labels(y: np.ndarray) -> np.ndarray | None:
     """Class labels, shape (n,), from integer or one-hot targets; None for regression targets."""
     if is_one_hot(y):

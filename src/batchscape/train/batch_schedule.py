@@ -1,7 +1,7 @@
 """A batch size that changes during one `model.fit`: the feed that gives the batches, and the rules that size them.
 
-A Keras callback cannot change the batch size, and `fit` asks its data for the number of batches once and keeps the answer.
-Our feed answers with a number that stays true: it tells the batches of the epoch that is running.
+A Keras callback cannot change the batch size, and `fit` caches `num_batches`. We therefore return an object whose value
+changes with the epoch.
 """
 
 import functools
@@ -19,7 +19,7 @@ Rule = Callable[[int, Sequence[float]], int]
 
 
 class BatchSizeSchedule(keras.callbacks.Callback):
-    """Changes the batch size between the epochs of one call of `model.fit`.
+    """A Keras callback that changes the batch size between the epochs of one call of `model.fit`.
 
         schedule = BatchSizeSchedule.steps({0: 32, 30: 160, 60: 800})
         model.fit(schedule.feed(x, y, seed=0), epochs=90, callbacks=[schedule, ...])
@@ -55,7 +55,7 @@ class BatchSizeSchedule(keras.callbacks.Callback):
 
     @classmethod
     def constant(cls, batch_size: int) -> "BatchSizeSchedule":
-        """One batch size."""
+        """The same batch size in every epoch."""
         return cls.steps({0: batch_size})
 
     @classmethod
@@ -68,7 +68,7 @@ class BatchSizeSchedule(keras.callbacks.Callback):
 
     @classmethod
     def geometric(cls, first: int, *, factor: float, every: int = 1, limit: int | None = None) -> "BatchSizeSchedule":
-        """First · factor^⌊epoch / every⌋, rounded, at most `limit`."""
+        """A batch size that grows geometrically: first · factor^⌊epoch / every⌋, rounded, at most `limit`."""
         _require_growth(first, factor, every)
         return cls(lambda epoch, _: _limited(first * factor ** (epoch // every), limit))
 
@@ -83,7 +83,10 @@ class BatchSizeSchedule(keras.callbacks.Callback):
         min_delta: float = 0.0,
         monitor: str | Callable[[keras.Model], float] = "val_loss",
     ) -> "BatchSizeSchedule":
-        """Times `factor`, up to `limit`, whenever `monitor` has not fallen by more than `min_delta` for `patience` epochs."""
+        """A batch size that is multiplied by `factor`, up to `limit`, on a plateau.
+
+        A plateau is `patience` epochs in which `monitor` has not fallen by more than `min_delta`.
+        """
         _require_growth(first, factor, patience)
         return cls(
             lambda _, seen: _limited(first * factor ** _plateaus(seen, patience, min_delta), limit), monitor=monitor
@@ -93,7 +96,7 @@ class BatchSizeSchedule(keras.callbacks.Callback):
     def by_noise_scale(
         cls, first: int, *, measure: Callable[[keras.Model], float], limit: int, share: float = 1.0
     ) -> "BatchSizeSchedule":
-        """`share` of the noise scale that the last epoch ended with, from `first` up to `limit`, and never smaller again.
+        """A batch size of `share` times the last epoch's gradient noise scale, from `first` up to `limit`; it never shrinks.
 
         Args:
             first: Batch size of the first epoch, and the smallest.

@@ -19,14 +19,18 @@ import keras
 import numpy as np
 
 from batchscape import backend
+from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.data import Data, epoch_order
 from batchscape.errors import InvalidInput
-from batchscape.train import stacked
+from batchscape.train import stacked_model
 from batchscape.train.plan import MAX_INDICES, Blocks, Plan
 
 TIMED_BLOCKS, TIMED_UPDATES, TIMED_INDICES = 5, 64, 1 << 16
 """How an update is timed: blocks, updates in each, and the largest number of samples in one of them."""
+
+FEWEST_TIMED = 8
+"""Updates that a block must hold to be timed as it is."""
 
 SECONDS_OF_A_TIMED_BLOCK = 0.25
 """A block has fewer updates where it would take longer than that: five blocks must cost less than the run itself."""
@@ -64,7 +68,7 @@ class Stock:
         return 1
 
     def time_update(self, plan: Plan) -> float | None:
-        """Seconds an update takes where nobody looks in between; None where only the run itself can tell."""
+        """Seconds of an update without evaluations; None where only the run itself can tell."""
         return None
 
     def _take(self, rows: np.ndarray):
@@ -72,10 +76,10 @@ class Stock:
 
 
 class Blockwise(abc.ABC):
-    """What feeds `fit` blocks of updates, each to be run by one compiled loop around the model's own `train_step`.
+    """An engine that feeds `fit` blocks of updates, each run by one compiled loop around the model's own `train_step`.
 
-    Callbacks and schedules work as ever, at the granularity of blocks. Where nobody listens to epochs, many
-    of them are one epoch to `fit`, which costs several milliseconds a call.
+    Callbacks and schedules work as ever, at the granularity of blocks. Without user callbacks, several epochs are run as
+    one Keras epoch, because each Keras epoch costs some milliseconds.
     """
 
     name = "fused"
@@ -93,7 +97,7 @@ class Blockwise(abc.ABC):
 
     @abc.abstractmethod
     def time_update(self, plan: Plan) -> float:
-        """Seconds an update takes where nobody looks in between: the median over a few long blocks; weights change."""
+        """Seconds of an update without evaluations: the median over a few long blocks; weights change."""
 
     def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
         """See `Stock.warm_up`; this block has no updates and changes nothing."""
@@ -133,24 +137,45 @@ def timed_rows(plan: Plan) -> np.ndarray:
     return np.resize(epoch_order(plan.n_train, plan.seed, 0), (rows, *plan.batch_shape))
 
 
+def timed_block(plan: Plan) -> tuple[Callable[[int], tuple], int]:
+    """A block to time, as a function of the number of updates in it, and the largest such number.
+
+    It has the plan's own shape, for which the program has been compiled. Where that holds few updates a longer one is
+    compiled: an update by itself, with the processor gone to rest before it, takes up to twice as long as one of many.
+    """
+    if plan.updates_per_block < FEWEST_TIMED:
+        rows = timed_rows(plan)
+        return lambda updates: (rows, np.int32(updates)), len(rows)
+    indices, _, tails, _ = (column[0] for column in plan.blocks(range(1)))
+    tail = (tails, np.int32(0)) if tails.size else ()
+    return lambda updates: (indices, np.int32(updates), *tail), plan.updates_per_block
+
+
 def time_block(run: Callable[[int], Any], most: int) -> float:
-    """Seconds of an update: the median over a few blocks of at most so many; `run` makes a block, and waits for it."""
+    """Seconds of an update: the median over a few blocks of at most so many, less the least that a block of none takes.
+
+    Args:
+        run: Makes so many updates in one block, and waits for them.
+        most: The number of updates that a block holds.
+    """
 
     def seconds_of(updates: int) -> float:
         begin = time.perf_counter()
         run(updates)
         return time.perf_counter() - begin
 
-    seconds_of(1)  # Compiles.
-    updates = max(1, min(most, int(SECONDS_OF_A_TIMED_BLOCK / seconds_of(1))))
-    return statistics.median(seconds_of(updates) for _ in range(TIMED_BLOCKS)) / updates
+    seconds_of(0)  # The first call may compile.
+    updates = max(1, min(most, TIMED_UPDATES, int(SECONDS_OF_A_TIMED_BLOCK / seconds_of(1))))
+    blocks = [(seconds_of(updates), seconds_of(0)) for _ in range(TIMED_BLOCKS)]
+    whole, empty = (list(times) for times in zip(*blocks, strict=True))
+    return max(statistics.median(whole) - min(empty), 0.5 * min(whole)) / updates  # An empty block may be held up too.
 
 
 def create_metrics(model: keras.Model, take: Callable) -> None:
     """Let Keras create its metric variables now: inside a compiled loop it could not; `take` gives the rows of a batch."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    x, y = take(np.zeros((*stacked.shape_of(model), 1), np.int32))
+    x, y = take(np.zeros((*stacked_model.shape_of(model), 1), np.int32))
     y_pred = model(x, training=False)
     model.compute_loss(x, y, y_pred)
     model.compute_metrics(x, y, y_pred)
@@ -168,8 +193,8 @@ def check(cell: Cell, data: Data) -> None:
         backend.needs_tensorflow("A tf.data pipeline, the engine 'dataset',")
     if cell.micro_batch_size is not None:
         backend.needs_tensorflow("micro_batch_size")
-    if cell.workers > 1:
-        backend.needs_tensorflow("workers")
+    if cell.devices > 1:
+        backend.needs_tensorflow("devices")
     if cell.precision == "float64":
         backend.needs_tensorflow("precision='float64'")
     if data.pipeline is not None and cell.engine not in ("dataset", "auto"):
@@ -182,9 +207,9 @@ def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[
     """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
     name, micro, fused, dataset = cell.engine, cell.micro_batch_size, own().Fused, own().Dataset
     check(cell, data)
-    if name in ("fused", "auto") and data.pipeline is None and cell.workers == 1:
+    if name in ("fused", "auto") and data.pipeline is None and cell.devices == 1:
         yield lambda: fused(model, data, micro_batch_size=micro)
-        if stacked.shape_of(model):  # Another program than that of one alone draws other random numbers.
+        if stacked_model.shape_of(model):  # Another program than that of one alone draws other random numbers.
             return
         if own().XLA_IS_OPTIONAL:
             yield lambda: fused(model, data, jit=False, micro_batch_size=micro)
@@ -195,7 +220,5 @@ def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[
 
 
 def detach(model: keras.Model) -> None:
-    """Give a model its own `train_step` back."""
-    if "train_step" in vars(model):
-        del model.train_step
-    model.train_function = None
+    """Have `fit` train a model batch by batch again."""
+    keras_private.set_train_function(model, None)

@@ -9,10 +9,11 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from batchscape import backend
-from batchscape.backend import CHUNK
+from batchscape.backend import CHUNK, keras_private
 from batchscape.data import Data
-from batchscape.train import engine, stacked
+from batchscape.models import outputs
+from batchscape.models.losses import ModelLoss
+from batchscape.train import engine, stacked_model
 from batchscape.train.plan import Blocks, Plan
 
 XLA_IS_OPTIONAL = False
@@ -44,19 +45,19 @@ class Fused(engine.Blockwise):
         return self._program(state, self._examples, *block)
 
     def _prepare(self, plan: Plan) -> None:
-        self._model.train_function = self._train_function
+        keras_private.set_train_function(self._model, self._train_function)
 
     def time_update(self, plan: Plan) -> float:
         """See `engine.Blockwise.time_update`."""
-        indices = engine.timed_rows(plan)
+        block, most = engine.timed_block(plan)
         state = jax.tree.map(jnp.copy, self._state())  # A block takes its state over, and the model keeps its own.
 
         def run(updates: int) -> None:
             nonlocal state
-            logs, state = self._program(state, self._examples, indices, np.int32(updates))
+            logs, state = self._program(state, self._examples, *block(updates))
             jax.block_until_ready(logs)
 
-        return engine.time_block(run, len(indices))
+        return engine.time_block(run, most)
 
     def _state(self) -> State:
         model = self._model
@@ -83,15 +84,14 @@ def fuse(model: keras.Model) -> Callable:
     Returns:
         A function of (state, examples, indices, count) or (..., tail, tail_count), with examples (x, y), trees of arrays of
         shape (n, ...), and blocks as in `plan.Blocks`: runs the updates and returns (logs, state). Logs are the metrics and
-        the length of the path, Σ‖w_{t+1} − w_t‖₂, of each replica where there are several.
+        the length of the path, Σ‖w_{t+1} − w_t‖₂, of each seed where several train side by side.
     """
-    train_step = type(model).train_step.__get__(model)
-    shape = stacked.shape_of(model)
+    shape = stacked_model.shape_of(model)
 
     def run_block(state: State, examples, indices, count, tail=None, tail_count=None):
         def update(rows, carry):
             state, path = carry
-            _, after = train_step(state, _take(examples, rows))
+            _, after = model.train_step(state, _take(examples, rows))
             deltas = [(new - old).astype("float32") for new, old in zip(after[0], state[0], strict=True)]
             squares = [jnp.sum(jnp.square(delta).reshape(*shape, -1), axis=-1) for delta in deltas]
             return after, path + jnp.sqrt(sum(squares))
@@ -118,13 +118,14 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
     return False
 
 
-def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:
+def compile_means(
+    model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable]
+) -> list[Callable]:
     """See `engine_tensorflow.compile_means`."""
 
     @jax.jit
     def values_of(trainable, other, x, y):
-        y_pred, _ = model.stateless_call(trainable, other, x, **backend.mode(model, training=False))
-        return [function(y, y_pred) for function in functions]
+        return loss.values(model, trainable, other, x, y, metrics)
 
     def means_of(x, y) -> Callable[[], np.ndarray]:
         n = len(y)
@@ -134,11 +135,8 @@ def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequen
         ]
 
         def means() -> np.ndarray:
-            model.jax_state_sync()  # During `fit` the variables are elsewhere.
-            variables = [
-                [variable.value for variable in some]
-                for some in (model.trainable_variables, model.non_trainable_variables)
-            ]
+            keras_private.sync_state(model)  # During `fit` the variables are elsewhere.
+            variables = outputs.values_of(model)
             values = zip(*(values_of(*variables, *part) for part in parts), strict=True)
             return np.array([np.sum(np.concatenate(each), dtype=np.float64) for each in values]) / n
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,11 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchscape import chunks, xla
-from batchscape.backend import CHUNK
+from batchscape.backend import CHUNK, batches_tensorflow, keras_private, tensorflow_private, xla
 from batchscape.data import Data, make_dataset
-from batchscape.train import engine, stacked
-from batchscape.train.accumulate import accumulating_step
+from batchscape.models import outputs
+from batchscape.models.losses import ModelLoss
+from batchscape.train import engine, stacked_model
+from batchscape.train.micro_batches import accumulating_step
 from batchscape.train.plan import Blocks, Plan
 
 XLA_IS_OPTIONAL = True
@@ -52,7 +52,7 @@ class Dataset:
         keep = "keep" if plan.tail else "drop"
         if self.data.pipeline is not None:
             batches = self.data.pipeline.batch(plan.batch_size, drop_remainder=not plan.tail)
-            return batches.apply(tf.data.experimental.assert_cardinality(plan.updates_per_epoch))
+            return tensorflow_private.with_cardinality(batches, plan.updates_per_epoch)
         return make_dataset(self.data.x_train, self.data.y_train, plan.batch_size, plan.seed, epoch, last_batch=keep)
 
 
@@ -63,24 +63,19 @@ class Fused(engine.Blockwise):
         super().__init__()
         self.jit = jit
         self._model, self._data, self._micro_batch_size = model, data, micro_batch_size
-        work = None if jit is not None else xla.work_of(stacked.one_of(model), data.x_train)
-        self._choose_jit = work.suits_xla if work else lambda batch_size: jit
+        chosen = jit is not None
+        self._choose_jit = (lambda _: jit) if chosen else xla.rule(stacked_model.single_model(model), data.x_train)
         self._programs: dict[bool, Callable] = {}
-        self._train_functions: dict[bool, Any] = {}
 
-        def train_step(model, block):
-            path_length = self._programs[self.jit](*block)
-            return {**model.get_metrics_result(), "path_length": path_length}
-
-        model.train_step = types.MethodType(train_step, model)
+    def _train_function(self, iterator: Iterator) -> dict[str, tf.Tensor]:
+        """What `fit` calls for a block, in place of a training step for a batch."""
+        return self._programs[self.jit](*next(iterator))
 
     def _prepare(self, plan: Plan) -> None:
-        """Switch to the program for the batch size of a plan; what Keras has traced around each is kept."""
-        self._train_functions[self.jit] = self._model.train_function
+        """Switch to the program for the batch size of a plan."""
         self.jit = self._choose_jit(min(plan.batch_size, self._micro_batch_size or plan.batch_size))
-        self._model.train_function = self._train_functions.get(self.jit)
+        keras_private.set_train_function(self._model, self._train_function)
         if self.jit not in self._programs:
-            self._model.train_function = None
             self._programs[self.jit] = fuse(
                 self._model,
                 self._data.x_train,
@@ -91,20 +86,19 @@ class Fused(engine.Blockwise):
 
     def time_update(self, plan: Plan) -> float:
         """See `engine.Blockwise.time_update`."""
-        indices, program = tf.constant(engine.timed_rows(plan)), self._programs[self.jit]
-        return engine.time_block(lambda updates: program(indices, tf.constant(updates)).numpy(), len(indices))
+        (block, most), program = engine.timed_block(plan), self._programs[self.jit]
+
+        def run(updates: int) -> None:
+            program(*map(tf.constant, block(updates)))["path_length"].numpy()
+
+        return engine.time_block(run, most)
 
     def _feed(self, blocks: Blocks) -> dict[str, Any]:
         columns = blocks if blocks.tails.size else blocks[:2]
-        return {"x": tf.data.Dataset.from_tensor_slices(tuple(columns)).with_options(_plain()), "shuffle": False}
-
-
-def _plain() -> tf.data.Options:
-    """No tuning thread: there is nothing to tune in a few indices, and fit's end would wait for it, up to 0.6 s."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
+        return {
+            "x": tf.data.Dataset.from_tensor_slices(tuple(columns)).with_options(tensorflow_private.untuned()),
+            "shuffle": False,
+        }
 
 
 def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = None):
@@ -119,17 +113,17 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
 
     Returns:
         A function of one block, (indices, count) or (indices, count, tail, tail_count) as in `plan.Blocks`: runs the
-        updates and returns the length of their path, Σ‖w_{t+1} − w_t‖₂, of each replica where there are several.
+        updates and returns logs: the metrics, and the length of the path, Σ‖w_{t+1} − w_t‖₂, of each seed where several
+        train side by side.
     """
-    examples = chunks.to_device((x, y))
+    examples = batches_tensorflow.to_device((x, y))
     if micro_batch_size is None:
-        train_step = type(model).train_step.__get__(model)
-        step = lambda rows: train_step(chunks.take(examples, rows))  # noqa: E731 (the other one is a function too)
+        step = lambda rows: model.train_step(batches_tensorflow.take(examples, rows))  # noqa: E731 (the other one is a function too)
     else:
         step = accumulating_step(model, examples, micro_batch_size)
     weights = [variable.value for variable in model.trainable_variables]
-    engine.create_metrics(model, functools.partial(chunks.take, examples))
-    shape = stacked.shape_of(model)
+    engine.create_metrics(model, functools.partial(batches_tensorflow.take, examples))
+    shape = stacked_model.shape_of(model)
     sum_of_squares = _sum_in_lanes if jit else _sum_at_once
 
     def update(rows):
@@ -145,18 +139,18 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
             lambda step, path: (step + 1, path + update(indices[step])),
             (0, tf.zeros(shape)),
         )[1]
-        if tail is None:
-            return path
-        # A loop of at most one pass, rather than a branch: both sides of a branch would be compiled and kept apart.
-        return tf.while_loop(
-            lambda step, _: step < tail_count, lambda step, path: (step + 1, path + update(tail)), (0, path)
-        )[1]
+        if tail is not None:
+            # A loop of at most one pass, rather than a branch: both sides of a branch would be compiled and kept apart.
+            path = tf.while_loop(
+                lambda step, _: step < tail_count, lambda step, path: (step + 1, path + update(tail)), (0, path)
+            )[1]
+        return {**model.get_metrics_result(), "path_length": path}
 
     return run_block
 
 
 def _sum_at_once(delta, shape: tuple[int, ...]):
-    """Σδ² in one operation, of each replica; without XLA each operation costs a dispatch."""
+    """Σδ² in one operation, for each seed; without XLA each operation costs a dispatch."""
     return tf.reduce_sum(tf.square(tf.cast(delta, tf.float32)), axis=range(len(shape), delta.shape.rank))
 
 
@@ -184,22 +178,35 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
     return any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
 
 
-def compile_means(model: keras.Model, splits: Sequence[tuple], functions: Sequence[Callable]) -> list[Callable]:
-    """For each split (x, y) a function of no arguments: the mean of each function over it, float64, shape (functions,)."""
-    jit = xla.work_of(model, splits[0][0]).suits_xla(CHUNK)
-    return [_compile_means(model, split, functions, jit=jit) for split in splits]
-
-
-def _compile_means(model: keras.Model, examples, functions, *, jit: bool) -> Callable[[], np.ndarray]:
-    n = len(examples[1])
-    examples = chunks.to_device(examples)
+def compile_means(
+    model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable]
+) -> list[Callable]:
+    """For each split (x, y) a function of no arguments: the mean loss and metrics over it, float64, shape (1 + metrics,)."""
+    jit = xla.rule(model, splits[0][0])(CHUNK)
+    splits = [batches_tensorflow.to_device(split) for split in splits]
 
     def sums_of(x, y, mask):
-        y_pred = model(x, training=False)
-        return tf.stack([chunks.masked_sum(function(y, y_pred), mask) for function in functions])
+        values = loss.values(model, *outputs.values_of(model), x, y, metrics)
+        return tf.stack([batches_tensorflow.masked_sum(each, mask) for each in values])
 
-    def sums():
-        return chunks.accumulate(sums_of, tf.zeros(len(functions), tf.float64), examples)
+    specs = [keras.tree.map_structure(_of_any_number, split) for split in splits]
+    if not jit and all(len(y) <= CHUNK for _, y in splits) and specs == specs[:1] * len(splits):
+        # Where no split needs chunks, one trace serves them all.
+        whole = tf.function(
+            lambda x, y: sums_of(x, y, tf.ones(tf.shape(y)[:1], tf.bool)), input_signature=specs[0], autograph=False
+        )
+        return [_mean(functools.partial(whole, *split), len(split[1])) for split in splits]
 
-    compiled = xla.program(sums, jit=jit)
-    return lambda: compiled().numpy() / n
+    def sums(split):
+        start = tf.zeros(1 + len(metrics), tf.float64)
+        return batches_tensorflow.accumulate(sums_of, start, split, exact=not loss.by_example)
+
+    return [_mean(xla.program(functools.partial(sums, split), jit=jit), len(split[1])) for split in splits]
+
+
+def _of_any_number(array) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *array.shape[1:]], array.dtype)
+
+
+def _mean(sums: Callable, n: int) -> Callable[[], np.ndarray]:
+    return lambda: sums().numpy() / n

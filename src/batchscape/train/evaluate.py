@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 
 from batchscape.data import Data
-from batchscape.losses import example_losses
+from batchscape.models.losses import ModelLoss
 from batchscape.train import engine
 
 
@@ -19,15 +19,15 @@ class Evaluator:
     Args:
         model: A built Keras model; its weights at the time of a call count.
         data: The data set; all splits are put on the device.
-        loss: The loss, as `losses.resolve_loss` gives it; terms added by regularisers are not part of it.
+        loss: The loss, as `losses.resolve_loss` gives it; one that depends on the batch is taken in chunks of `CHUNK` examples.
         metrics: Functions (y_true, y_pred) -> one value an example, by name.
     """
 
-    def __init__(self, model: keras.Model, data: Data, loss: keras.Loss, metrics: dict[str, Callable]):
+    def __init__(self, model: keras.Model, data: Data, loss: ModelLoss, metrics: dict[str, Callable]):
         self._names = ("loss", *metrics)
-        functions = (lambda y, y_pred: example_losses(loss, y, y_pred), *metrics.values())
         names = ("train", "val", "test")
-        means = engine.own().compile_means(model, [data.split(name) for name in names], functions)
+        splits = [data.split(name) for name in names]
+        means = engine.own().compile_means(model, splits, loss, list(metrics.values()))
         self._means = dict(zip(names, means, strict=True))
 
     def __call__(self, *splits: str) -> dict[str, float]:

@@ -1,23 +1,23 @@
-"""One training run: from a `Cell` to a `Record`, through the one call of `model.fit`."""
+"""One training run: from a `Cell` to a named `Record`."""
 
-import functools
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
-from batchscape import losses, models, quiet
 from batchscape.config import Cell
-from batchscape.data import Data, load_dataset
-from batchscape.errors import InvalidInput, telling_line
-from batchscape.record import Record, Status, Weights, environment, run_hash
-from batchscape.train import engine, optimizers, parts, schedules
-from batchscape.train.callbacks import Continued, Recorder
-from batchscape.train.evaluate import Evaluator
-from batchscape.train.plan import Plan
+from batchscape.data import Data, function_of, load_dataset
+from batchscape.errors import InvalidInput, warn
+from batchscape.models import build as models
+from batchscape.models import fingerprint
+from batchscape.train import engine
+from batchscape.train.caveats import disagreement
+from batchscape.train.record import Record, Weights, run_hash
+from batchscape.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from batchscape.train.data_parallel import ParallelTrainer
 
 
 def fit_one(
@@ -28,14 +28,14 @@ def fit_one(
     initial_weights: Weights | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Record:
-    """Train one cell and record it.
+    """Train one model by `model.fit` and record the run.
 
     Args:
         cell: What to run.
         build: A function that builds the model, in place of `cell.model`.
         data: Anything `load_dataset` takes, in place of `cell.dataset`.
         initial_weights: What `model.get_weights()` returns, to start from; None for a fresh start from the seed.
-        callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch. None beside `workers`,
+        callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch. None beside `devices`,
             which train in a process of their own.
 
     Returns:
@@ -52,253 +52,26 @@ def fit_one(
     if cell.initial_weights and initial_weights is None:
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
-    trainer = trainer_for(cell, loaded, build or cell.model)
+    build = models.find_builder(build or cell.model)
+    code = models.fingerprint(
+        build, loaded, cell.precision, function_of(data if data is not None else cell.dataset)
+    ).name
+    if callbacks or initial_weights is not None:
+        code += fingerprint.of(tuple(callbacks), initial_weights).name
+    trainer = trainer_for(cell, loaded, build)
+    warn(*disagreement(cell, loaded, build))
     try:
-        return trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
+        record = trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
+        return dataclasses.replace(record, hash=run_hash(cell, loaded.meta["sha256"], code))
     finally:
-        parts.tell(trainer.caveats)
+        warn(*trainer.caveats)
 
 
-GROUP_FIELDS = (
-    "dataset", "train_size", "model", "optimizer", "optimizer_options", "scheduled", "loss", "metrics",
-    "weight_decay", "precision", "engine", "micro_batch_size",
-    "workers",
-)  # fmt: skip
-"""Fields that cells trained by one compiled model have in common."""
-
-
-def group_of(cell: Cell) -> tuple:
-    """What cells must have in common to be trained by one `Trainer`."""
-    return tuple(getattr(cell, name) for name in GROUP_FIELDS)
-
-
-def trainer_for(cell: Cell, data: Data, build: str | Callable) -> Any:
-    """What trains a cell and others of its group: a `Trainer`, or one whose workers stand in a process of their own."""
-    if cell.workers == 1:
+def trainer_for(cell: Cell, data: Data, build: str | Callable) -> "Trainer | ParallelTrainer":
+    """The trainer of a cell and others of its group: a `Trainer`, or one in a process of its own with several devices."""
+    if cell.devices == 1:
         return Trainer(cell, data, build)
     engine.check(cell, data)
-    from batchscape.train.data_parallel import ParallelTrainer
+    from batchscape.train.data_parallel import ParallelTrainer  # Needs TensorFlow.
 
     return ParallelTrainer(cell, data, build)
-
-
-class Trainer:
-    """One compiled model that trains many cells, re-seeded for each: faster than building anew, and memory stays flat.
-
-    Args:
-        cell: The first of the cells to train; the others share its `GROUP_FIELDS`.
-        data: The data set.
-        build: A model's name or the function that builds it.
-
-    Attributes:
-        caveats: What is to be told of a batch that is computed in parts.
-    """
-
-    def __init__(self, cell: Cell, data: Data, build: str | Callable):
-        self._data, self._first = data, cell
-        self._group = group_of(cell)
-        self._build = functools.partial(models.build_model, build, data, precision=cell.precision)
-        self._model = model = self._build(seed=cell.seed)
-        self._fingerprint = models.fingerprint(model, models.find_builder(build))
-        self._loss = losses.loss_of(model, data, cell.loss)
-        self._metrics = losses.metric_functions(cell.metrics, model, data.x_train, data.y_train)
-        optimizer = optimizers.make(cell, model)
-        self.caveats = parts.check(cell, model, data, self._loss, optimizer)
-        self._own_rate = optimizers.own_rate(optimizer)
-        optimizers.check_rate(cell, self._own_rate)
-        self._rate_table = schedules.attach(cell, optimizer)
-        self._fitted = self._to_fit(optimizer)
-        self._fitted.compile(optimizer, self._loss, jit_compile=not engine.own().XLA_IS_OPTIONAL)
-        model.optimizer = self._fitted.optimizer
-        if not model.optimizer.built:
-            model.optimizer.build(self._fitted.trainable_variables)
-        self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
-        self._evaluate = Evaluator(model, data, self._loss, self._metrics)
-        self._seconds_per_update: dict[tuple[int, ...], float | None] = {}
-        self._engine = None
-        self._engine_note = ""
-
-    def _to_fit(self, optimizer: keras.Optimizer) -> keras.Model:
-        """What `fit` trains with this optimizer: the model itself."""
-        return self._model
-
-    def run(
-        self,
-        cell: Cell,
-        *,
-        initial_weights: Weights | None = None,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-    ) -> Record:
-        """Train one cell of this trainer's group; see `fit_one`."""
-        if group_of(cell) != self._group:
-            raise InvalidInput(f"Cells of one Trainer share {', '.join(GROUP_FIELDS)}. Received: {cell}")
-        plans = Plan.stages(cell, self._data.n_train)
-        compile_seconds = self._compile(plans)
-        self._reset(cell.seed, initial_weights)
-        learning_rate = self._set_learning_rate(cell, plans[0])
-        recorder = Recorder(cell, plans, self._evaluate, self._engine.updates_in_batch)
-        recorder.start(self._model)
-        self._train(plans, recorder, callbacks)
-        facts = {"learning_rate": learning_rate, "compile_seconds": compile_seconds}
-        return self._record(cell, plans, recorder, facts)
-
-    def _compile(self, plans: Sequence[Plan]) -> float:
-        """Compile for some plans, and return the seconds it took; weights change."""
-        # Twice, for an engine that does not run a later plan is changed for one that the first has not met.
-        return sum(self._warm_up(plan) for plan in [*plans, *plans])
-
-    def _train(self, plans: Sequence[Plan], recorder, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
-        """Train until the plans, the recorder or a callback of the user end the run."""
-        theirs = [Continued(callbacks)] if callbacks else []
-        for stage in plans:
-            recorder.enter(stage)
-            for arguments in self._engine.calls(stage, whole_epochs=bool(callbacks)):
-                run_fit(self._fitted, callbacks=[recorder, *theirs], **arguments)
-                if recorder.finished or self._fitted.stop_training:
-                    break
-            if recorder.finished or self._fitted.stop_training:
-                break
-        recorder.stop()
-        for continued in theirs:
-            continued.finish()
-        self._check_updates(recorder.updates)
-
-    def _record(self, cell: Cell, plans: Sequence[Plan], recorder: Recorder, facts: Mapping[str, Any]) -> Record:
-        """What a recorder has seen, with further facts."""
-        plan = plans[0]
-        seconds_per_update = self._seconds_per_update[plan.shapes]
-        if seconds_per_update is None or len(plans) > 1:
-            seconds_per_update = recorder.seconds / max(1, recorder.updates)
-        diverged = bool(recorder.diverged) and not recorder.reached
-        return Record(
-            cell=cell,
-            hash=run_hash(cell, self._data.meta["sha256"], self._fingerprint),
-            status=Status.DIVERGED if diverged else Status.COMPLETE,
-            reason=recorder.diverged if diverged else "",
-            curves={name: [row[name] for row in recorder.rows] for name in recorder.rows[0]},
-            final={**recorder.final, "reached": recorder.reached, **_best_validation(recorder.rows)},
-            facts={**self._facts(plan), "seconds_per_update": seconds_per_update, **facts},
-            environment=environment(),
-            weights=recorder.weights,
-        )
-
-    def seconds_per_update(self, cell: Cell) -> float | None:
-        """Seconds that an update of a cell takes, by a few blocks of them; None where only the run itself can tell."""
-        return self._timed(Plan.of(cell, self._data.n_train))
-
-    def _timed(self, plan: Plan) -> float | None:
-        self._warm_up(plan)
-        return self._seconds_per_update[plan.shapes]
-
-    def _check_updates(self, updates: int) -> None:
-        """What we counted must be what the optimizer did."""
-        if (done := int(keras.ops.convert_to_numpy(self._model.optimizer.iterations))) != updates:
-            raise RuntimeError(f"The optimizer made {done} updates, and we counted {updates}.")
-
-    def _warm_up(self, plan: Plan) -> float:
-        """Compile for the batch shapes of a plan, time an update, and return the seconds it took; weights change."""
-        if plan.shapes in self._seconds_per_update:
-            return 0.0
-        begin = time.perf_counter()
-        if self._engine is None or not self._still_runs(plan):
-            self._seconds_per_update.clear()
-            self._engine, self._engine_note = self._choose_engine(plan)
-        self._evaluate("train", "val", "test")
-        compile_seconds = time.perf_counter() - begin
-        self._seconds_per_update[plan.shapes] = self._time_update(plan)
-        return compile_seconds
-
-    def _time_update(self, plan: Plan) -> float | None:
-        return self._engine.time_update(plan)
-
-    def _still_runs(self, plan: Plan) -> bool:
-        """Whether the engine chosen for another plan runs this one: XLA, chosen for small updates only, may not."""
-        try:
-            self._warm_up_engine(self._engine, plan)
-        except Exception:
-            self._start_over()
-            return False
-        return True
-
-    def _warm_up_engine(self, chosen, plan: Plan) -> None:
-        for arguments in chosen.warm_up(plan):
-            run_fit(self._fitted, callbacks=[], **arguments)
-
-    def _choose_engine(self, plan: Plan):
-        """The first engine that runs, and why the ones before it did not."""
-        note = ""
-        candidates = list(engine.candidates(self._first, self._fitted, self._data))
-        for make in candidates:
-            try:
-                chosen = make()
-                self._warm_up_engine(chosen, plan)
-                return chosen, note
-            except Exception as error:
-                self._start_over()
-                if make is candidates[-1]:
-                    raise
-                note = f"{type(error).__name__}: {telling_line(error)[:200]}"
-        raise AssertionError("candidates() is never empty")
-
-    def _start_over(self) -> None:
-        """Make the model usable again after a call of `fit` that failed: on JAX its variables are gone then."""
-        engine.detach(self._fitted)
-        self._reset(self._first.seed, None)
-        self._fitted.reset_metrics()
-
-    def _reset(self, seed: int, initial_weights: Weights | None) -> None:
-        """Give the model the variables of a fresh build with this seed, bit for bit, and the optimizer empty slots."""
-        for variable, value in zip(self._model.variables, self._build(seed=seed).variables, strict=True):
-            variable.assign(value)
-        if initial_weights is not None:
-            models.set_weights(self._model, initial_weights)
-        self._empty_slots()
-
-    def _empty_slots(self) -> None:
-        for variable, value in zip(self._model.optimizer.variables, self._fresh_slots, strict=True):
-            variable.assign(value)
-
-    def _set_learning_rate(self, cell: Cell, plan: Plan) -> float | None:
-        """Set the rate that the policy gives at this batch size, and the schedule that it is the peak of.
-
-        Returns:
-            The rate; None where the optimizer's own schedule rules.
-        """
-        optimizers.check_rate(cell, self._own_rate)
-        if self._own_rate is None:
-            return None
-        base = self._own_rate if cell.learning_rate is None else cell.learning_rate
-        rate = cell.scale_learning_rate(base, plan.batch_size)
-        if self._rate_table is None:
-            self._model.optimizer.learning_rate = rate
-        else:
-            self._rate_table.assign(schedules.rates(cell, plan, base))
-        return rate
-
-    def _facts(self, plan: Plan) -> dict[str, Any]:
-        weights = self._model.trainable_weights
-        return {
-            "data": dict(self._data.meta),
-            "n_train": plan.n_train,
-            "batch": plan.batch_size,
-            "updates_per_epoch": plan.updates_per_epoch,
-            "last_batch_size": plan.tail or plan.batch_size,
-            "engine": self._engine.name,
-            "engine_note": self._engine_note,
-            "jit": self._engine.jit,
-            "optimizer": type(self._model.optimizer).__name__,
-            "loss": self._loss.name,
-            "n_parameters": sum(int(np.prod(weight.shape)) for weight in weights),
-        }
-
-
-def run_fit(model: keras.Model, **arguments: Any) -> None:
-    """The one place where a model is trained."""
-    with quiet.without_warnings_of_programs():
-        model.fit(verbose=0, **arguments)
-
-
-def _best_validation(rows: list[dict[str, float]]) -> dict[str, float]:
-    finite = [row for row in rows if math.isfinite(row["val_loss"])]
-    best = min(finite or rows, key=lambda row: row["val_loss"])
-    return {"best_val_loss": best["val_loss"], "best_val_epoch": best["epoch"]}

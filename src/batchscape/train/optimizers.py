@@ -1,14 +1,16 @@
-"""Keras optimizers from a cell."""
+"""Optimizers: `Rprop`, which Keras lacks, and the Keras optimizer of a cell."""
 
+import copy
 import inspect
 
 import keras
 
+from batchscape.backend import keras_private
 from batchscape.config import Cell
-from batchscape.errors import InvalidInput, telling_line
+from batchscape.errors import InvalidInput, reason_of, telling_line
 from batchscape.train.rprop import Rprop
 
-__all__ = ["Rprop", "check_rate", "make", "own_rate", "rate_of"]
+__all__ = ["Rprop"]
 
 
 UNSCHEDULED = {
@@ -26,13 +28,13 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         model: The model to train, compiled or not.
 
     Raises:
-        InvalidInput: If the optimizer does not know an option.
+        InvalidInput: If the optimizer does not know an option, or the compiled one cannot be copied.
     """
     options = dict(cell.optimizer_options)
     if cell.weight_decay:
         options["weight_decay"] = cell.weight_decay
     if cell.optimizer is None and getattr(model, "optimizer", None) is not None:
-        compiled = keras.optimizers.serialize(model.optimizer)
+        compiled = _serialized(model.optimizer)
         compiled["config"].update(options)
         try:
             return _checked(keras.optimizers.deserialize(compiled), cell)
@@ -57,6 +59,22 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         raise InvalidInput(f"optimizer_options do not fit {name}: {reason} Received: {options}") from error
 
 
+def _serialized(optimizer: keras.Optimizer) -> dict:
+    """What Keras makes an optimizer anew from; refused where it cannot, such as for an unregistered class."""
+    try:
+        serialized = keras.optimizers.serialize(optimizer)
+        made = keras.optimizers.deserialize(copy.deepcopy(serialized))
+        if not isinstance(made, keras.Optimizer):  # Of some unregistered classes Keras makes a string.
+            raise TypeError(f"{type(optimizer).__name__} is not registered")
+        return serialized
+    except Exception as error:
+        raise InvalidInput(
+            "A compiled optimizer is copied for each run; register its class, or that of its schedule, with "
+            "@keras.saving.register_keras_serializable(), and give it a get_config with all that its __init__ takes. "
+            f"Received: {type(optimizer).__name__}, which cannot be copied for {reason_of(error)}"
+        ) from error
+
+
 def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
     """Refuse what would make a run something else than its record says."""
     if cell.scheduled and (reason := UNSCHEDULED.get(type(optimizer).__name__)):
@@ -74,9 +92,9 @@ def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
     return optimizer
 
 
-def check_rate(cell: Cell, own_rate: float | None) -> None:
-    """Refuse a rate, a policy or a schedule beside the schedule of a compiled model (`own_rate` None)."""
-    if own_rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed" or cell.scheduled):
+def check_rate(cell: Cell, default_rate: float | None) -> None:
+    """Refuse a rate, a policy or a schedule beside the schedule of a compiled model (`default_rate` None)."""
+    if default_rate is None and (cell.learning_rate is not None or cell.lr_policy != "fixed" or cell.scheduled):
         raise InvalidInput(
             "A model compiled with a learning-rate schedule keeps it; leave out learning_rate, lr_policy, warmup and decay, "
             f"or name an optimizer. Received: learning_rate={cell.learning_rate}, lr_policy={cell.lr_policy!r}, "
@@ -84,11 +102,21 @@ def check_rate(cell: Cell, own_rate: float | None) -> None:
         )
 
 
-def own_rate(optimizer: keras.Optimizer) -> float | None:
-    """The learning rate an optimizer has by itself; None where a schedule sets it."""
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+def default_learning_rate(optimizer: keras.Optimizer) -> float | None:
+    """The learning rate that an optimizer was made with; None where a schedule sets it."""
+    if keras_private.has_rate_schedule(optimizer):
         return None
     return rate_of(optimizer)
+
+
+def skips_overflows(optimizer: keras.Optimizer) -> bool:
+    """Whether an optimizer makes no update where a gradient overflows, as Keras' own for `mixed_float16` does."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def updates_of(optimizer: keras.Optimizer) -> int:
+    """Number of updates that an optimizer has made; steps that it skipped do not count."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def rate_of(optimizer: keras.Optimizer) -> float:

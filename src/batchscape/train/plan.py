@@ -49,7 +49,7 @@ class Plan:
         updates_per_epoch: ⌈n / B⌉ with the last partial batch kept, ⌊n / B⌋ with it dropped.
         total_updates: Updates after which the run ends; with a loss target, after which it is given up.
         updates_after: Updates that may follow the crossing of a loss target: an epoch, at least three.
-        updates_per_block: Updates between two looks at the run.
+        updates_per_block: Updates between two evaluations or tests of the loss target.
         evaluate_every: Updates between two evaluations.
         seed: Seed of the sample order.
         first_epoch: Epochs of the run that came before.
@@ -110,8 +110,11 @@ class Plan:
         """Shape of the indices of a full batch, (B,)."""
         return (self.batch_size,)
 
-    def is_look(self, updates: int) -> bool:
-        """Whether the run is looked at after so many updates: where a block ends, whatever the engine."""
+    def is_evaluation(self, updates: int) -> bool:
+        """Whether the model is evaluated after this many updates.
+
+        Evaluations happen at ends of blocks; the positions are the same for every engine.
+        """
         if updates in (self.total_updates, self.total_updates + self.updates_after) or self.updates_per_block == 1:
             return True
         place = updates % (self.epochs_per_block * self.updates_per_epoch)
@@ -159,8 +162,8 @@ class Plan:
     def blocks(self, epochs: range) -> Blocks:
         """The updates of some epochs, up to the end of the run.
 
-        A block ends where the run is looked at. The tail of an epoch goes with its last full batches, or makes a block
-        by itself where every update is looked at, or where the run is given up before it.
+        A block ends where the model may be evaluated. The tail of an epoch goes with its last full batches, or makes a block
+        by itself where every update ends a block, or where the run is given up before it.
         """
         blocks = []
         for first in epochs[:: self.epochs_per_block]:
@@ -195,12 +198,12 @@ class Plan:
 
 
 def _check_shares(cell: Cell, batch_size: int, tail: int) -> None:
-    """Refuse batches that the workers cannot share evenly: the mean of unequal shares' means is not that of the batch."""
-    uneven = [size for size in (batch_size, tail) if size % cell.workers]
+    """Refuse batches that the devices cannot share evenly: the mean of unequal shares' means is not that of the batch."""
+    uneven = [size for size in (batch_size, tail) if size % cell.devices]
     if uneven:
         way_out = 'last_batch="drop" leaves out the last partial one' if uneven == [tail] else "choose another number"
         raise InvalidInput(
-            f"workers must divide every batch; {way_out}. Received: workers={cell.workers} for a batch of {uneven[0]} examples"
+            f"devices must divide every batch; {way_out}. Received: devices={cell.devices} for a batch of {uneven[0]} examples"
         )
 
 

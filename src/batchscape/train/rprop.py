@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from batchscape.backend import keras_private
 from batchscape.errors import InvalidInput
 
 
@@ -77,7 +78,7 @@ class Rprop(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Update one variable by its gradient."""
-        index, dtype = self._get_variable_index(variable), variable.dtype
+        index, dtype = keras_private.index_of(self, variable), variable.dtype
         signs, steps = (ops.convert_to_tensor(slots[index]) for slots in (self._signs, self._steps))
         # Adding it to zeros makes the sparse gradient of an embedding dense: a row not met keeps its step.
         sign = ops.sign(ops.add(ops.zeros_like(steps), ops.cast(gradient, dtype)))

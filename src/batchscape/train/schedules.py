@@ -13,9 +13,12 @@ import numpy as np
 from keras import ops
 
 from batchscape import backend
+from batchscape.backend import keras_private
 from batchscape.config import DECAYS, Cell
 from batchscape.errors import InvalidInput, unknown_name
 from batchscape.train.plan import Plan
+
+__all__ = ["WarmupDecay", "of_cell"]
 
 _LEFT = {
     "constant": lambda s, f: ops.ones_like(s),
@@ -166,7 +169,7 @@ def attach(cell: Cell, optimizer: keras.Optimizer) -> RateTable | None:
         return None
     optimizer.learning_rate = table = RateTable([0.0])
     if backend.name() == "jax":  # What is no variable of the model or its optimizer is a constant to a compiled step.
-        optimizer._track_variable(table._table)
+        keras_private.track_variable(optimizer, table._table)
     return table
 
 

@@ -35,7 +35,7 @@ def twins(
     factor: int = 5,
     limit: int | None = None,
 ) -> tuple[Twin, Twin]:
-    """Two ways to divide η/B, the noise of the updates, by `factor` at some epochs: divide the rate, or multiply the batch.
+    """Two schedules that divide η/B by `factor` at the same epochs: one divides the learning rate, one multiplies the batch.
 
     Smith et al. find the same curves over epochs from both, in fewer updates where the batch grows. Where B · factor would
     exceed `limit`, the growing twin divides its rate from there on, so that η/B stays the same in both.

@@ -1,0 +1,173 @@
+"""Build a Keras model: a named network, a `.keras` file or what a user's function returns, checked."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import random
+import weakref
+import zipfile
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import layers
+
+from batchscape import backend, usercode
+from batchscape.backend import keras_private
+from batchscape.config import MODELS
+from batchscape.data import Data
+from batchscape.errors import InvalidInput, UserCodeError, telling_line, unknown_name
+from batchscape.models import fingerprint as fingerprints
+from batchscape.models.fingerprint import Fingerprint
+from batchscape.models.networks import BUILDERS
+
+
+def find_builder(model: str | Callable) -> Callable:
+    """The function that builds a model: from its name, `"package.module:function"` or a `.keras` file, or itself."""
+    if callable(model):
+        return model
+    if model in BUILDERS:
+        return BUILDERS[model]
+    if model.endswith(".keras"):
+        return functools.partial(load_model, model)
+    if ":" in model:
+        return usercode.resolve(model, kind="model")
+    raise unknown_name("model", model, MODELS)
+
+
+def build_model(
+    model: str | Callable, data: Data, *, seed: int | None = None, precision: str | None = None
+) -> keras.Model:
+    """Build a Keras model for a data set; a model that is not built yet is built on one example.
+
+    Args:
+        model: A name in `config.MODELS`, `"package.module:function"`, or a function. Functions are called as
+            `build(data)` if they take an argument, else as `build()`, and return a Keras model, compiled or not.
+        data: The data set, for the shapes of inputs and outputs.
+        seed: Seed of the initial weights; None leaves the random state alone.
+        precision: A Keras dtype policy for its layers; None for the policy in force.
+
+    Returns:
+        A built `keras.Model`; the named ones are uncompiled.
+
+    Raises:
+        InvalidInput: For an unknown name, or data that do not fit a named model.
+        UserCodeError: If a user's function is missing, raises, or returns no model.
+    """
+    backend.prepare()
+    backend.use_float32()
+    build = find_builder(model)
+    with _seeded(seed), _dtype_policy(precision):
+        if build in BUILDERS.values():
+            return build(data)
+        arguments = (data,) if usercode.takes_argument(build) else ()
+        built = usercode.call(build, *arguments, what="build")
+        if not isinstance(built, keras.Model):
+            raise UserCodeError(
+                f"build function {usercode.name_of(build)} must return a keras.Model. Received: {type(built).__name__}"
+            )
+        if not all(layer.built for layer in keras_private.layers_of(built)):
+            example = keras.tree.map_structure(lambda array: array[:1], data.x_train)
+            usercode.call(built, example, what="model from the build")
+        _require_new(built, build)
+    return built
+
+
+def load_model(file: str | os.PathLike) -> keras.Model:
+    """A model that Keras saved as a `.keras` file.
+
+    Raises:
+        UserCodeError: If Keras cannot read it, say because it has layers of the user's own.
+    """
+    if os.path.exists(file) and not zipfile.is_zipfile(file):
+        raise UserCodeError(f"{file} must be a .keras file of a model, a zip archive. Received: something else")
+    try:
+        return keras.saving.load_model(file)
+    except Exception as error:
+        raise UserCodeError(
+            f"{file} must be a .keras file of a model that Keras can load: {telling_line(error)}"
+        ) from error
+
+
+_variables: weakref.WeakValueDictionary[int, keras.Variable] = weakref.WeakValueDictionary()
+"""Variables of the models that users' functions have built, by their addresses, as long as they live."""
+
+
+UNTRAINED = layers.Normalization
+"""A layer that training leaves as it is: it may be adapted once, outside of `build`, and stand in every model."""
+
+
+def _require_new(model: keras.Model, build: Callable) -> None:
+    """Refuse a model with variables of another one: training one would train the other, and be undone with it."""
+    constant = {id(v) for layer in keras_private.layers_of(model) for v in layer.variables if type(layer) is UNTRAINED}
+    variables = [variable for variable in model.variables if id(variable) not in constant]
+    shared = [variable.path for variable in variables if _variables.get(id(variable)) is variable]
+    if shared:
+        raise UserCodeError(
+            f"build function {usercode.name_of(build)} must make all variables anew at each call: build or load inside it "
+            "what several models are to begin from, or copy it there (keras.models.clone_model, then set_weights). "
+            f"Received: {len(shared)} of {len(variables)} variables of an earlier model, such as {shared[0]!r}"
+        )
+    _variables.update({id(variable): variable for variable in variables})
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seed Keras, and give Python and NumPy their own random states back afterwards."""
+    if seed is None:
+        yield
+        return
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state is the one Keras seeds)
+    try:
+        keras.utils.set_random_seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str | None) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """`model.set_weights`, with one clear line where the weights belong to another model."""
+    expected = [tuple(weight.shape) for weight in model.weights]
+    received = [np.shape(weight) for weight in weights]
+    if expected != received:
+        raise InvalidInput(f"Weights must have the shapes of {model.name}: {expected}. Received: {received}")
+    model.set_weights(weights)
+
+
+def fingerprint(build: Callable, data: Data, precision: str, load: Callable | None = None) -> Fingerprint:
+    """The fingerprint of a model: its configuration, what built it, and the data function.
+
+    Built twice, with two seeds: the weights that both have are part of it, such as those that `build` reads from a file.
+
+    Args:
+        build: What `find_builder` gives.
+        data: The data set.
+        precision: A Keras dtype policy.
+        load: The user's function that gave the data.
+
+    Raises:
+        InvalidInput, UserCodeError: See `build_model`.
+    """
+    model = build_model(build, data, seed=0, precision=precision)
+    if build in BUILDERS.values():
+        twin, what = model, None
+    else:
+        twin, what = build_model(build, data, seed=1, precision=precision), build
+    if isinstance(build, functools.partial) and build.func is load_model:
+        what = pathlib.Path(*build.args).read_bytes()
+    code = fingerprints.of_model(model, twin, what, load)
+    if code.why_not and load is not None and data.pipeline is None:  # Arrays have a digest of their own.
+        return fingerprints.of_model(model, twin, what)
+    return code

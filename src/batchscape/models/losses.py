@@ -1,0 +1,461 @@
+"""What a model minimises, resolved once: training, evaluation, landscape, gradient and cost all take it from here.
+
+The value on a batch is what Keras' own `compute_loss` gives: the compiled loss, and what layers and regularizers add. A
+loss that is a mean of one value an example, with nothing added, is also given example by example.
+"""
+
+import dataclasses
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from batchscape.backend import keras_private
+from batchscape.data import Data
+from batchscape.data.splits import class_labels, is_one_hot, too_far_apart
+from batchscape.errors import InvalidInput, UserCodeError, reason_of, telling_line, unknown_name, warn
+from batchscape.models import outputs
+
+_log = logging.getLogger("batchscape")
+
+_CROSSENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy")
+"""Losses that must know whether a model gives logits or probabilities."""
+
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+"""Reductions of a Keras loss that are means over what is in the batch."""
+
+ONE_BY_ONE = (
+    keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy, keras.losses.BinaryCrossentropy,
+    keras.losses.MeanSquaredError, keras.losses.MeanAbsoluteError,
+)  # fmt: skip
+"""Losses whose value for an example does not depend on the others in its batch; of other losses nobody knows."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ModelLoss:
+    """What `fit` minimises for a model and `evaluate` reports, on any batch and at any weights.
+
+    Attributes:
+        name: The name of the compiled loss; `"add_loss"` where layers add all of it, `"compute_loss"` where the model has its
+            own.
+        compiled: The Keras loss to compile the model with; None where there is none.
+        weight: What the compiled loss counts, beside what layers add.
+        own: Whether the model has a `compute_loss` of its own.
+        adds: Whether layers or regularizers add to it.
+        has_values: Whether the compiled loss is the mean of one value an example, which may depend on the others.
+        by_example: Whether the loss is the mean of `of_examples`, and nothing else.
+        why_batch: Why a batch has another loss than the mean of those of its parts; "" where it has not.
+    """
+
+    name: str
+    compiled: keras.Loss | None
+    weight: float = 1.0
+    own: bool = False
+    adds: bool = False
+    has_values: bool = True
+    by_example: bool = True
+    why_batch: str = ""
+
+    def compile(self, model: keras.Model, optimizer: keras.Optimizer, **options: Any) -> None:
+        """Compile a model with this loss as Keras does, past a `compile` of its class, which its builder has called."""
+        weights = None if self.weight == 1 else [self.weight]
+        loss = self.compiled if weights is None else [self.compiled]
+        keras.Model.compile(model, optimizer, loss, loss_weights=weights, **options)
+
+    def of_examples(self, y, y_pred):
+        """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
+        values = example_losses(self.compiled, y, y_pred)
+        return values if self.weight == 1 else self.weight * values
+
+    def values(
+        self,
+        model: keras.Model,
+        trainable: Sequence,
+        other: Sequence,
+        x,
+        y,
+        metrics: Sequence[Callable] = (),
+        *,
+        sample_weight=None,
+        regularizers: bool = True,
+    ) -> list:
+        """The loss and metrics of each example of a batch, in inference mode; no variable changes.
+
+        A loss that only the batch has stands for each of its examples, so that their mean is the loss.
+
+        Args:
+            model: The model; one with its own `compute_loss` must be compiled.
+            trainable: Values of its trainable variables.
+            other: Values of its non-trainable variables.
+            x, y: Inputs and targets of the batch, shape (batch, ...); inputs may be a tree.
+            metrics: Functions (y_true, y_pred) -> one value an example.
+            sample_weight: What each example counts, shape (batch,).
+            regularizers: Whether penalties of weights are part of it.
+
+        Returns:
+            Tensors of shape (batch,), the loss first.
+        """
+        variables = [
+            *zip(model.trainable_variables, trainable, strict=True),
+            *zip(model.non_trainable_variables, other, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=variables, collect_losses=True):
+            y_pred = outputs.call(model, x)
+            if self.by_example:
+                first = self.of_examples(y, y_pred)
+                first = first if sample_weight is None else first * ops.cast(sample_weight, first.dtype)
+            else:
+                value = self._of_batch(model, x, y, y_pred, sample_weight, regularizers)
+                first = ops.broadcast_to(value, (ops.shape(y)[0],))
+            return [first, *(metric(y, y_pred) for metric in metrics)]
+
+    def mean(self, model: keras.Model, x, y) -> float:
+        """The mean of `values` of a batch, arrays of shape (batch, ...), at the weights that a model has now."""
+        value = self.values(model, *outputs.values_of(model), *keras.tree.map_structure(ops.convert_to_tensor, (x, y)))[
+            0
+        ]
+        return float(ops.convert_to_numpy(ops.mean(ops.cast(value, "float32"))))
+
+    def _of_batch(self, model: keras.Model, x, y, y_pred, sample_weight, regularizers: bool):
+        """The loss of a batch, a single number; inside the scope in which the model was called."""
+        if self.own:
+            total = keras_private.compute_loss(model, x, y, y_pred, sample_weight)
+        else:
+            parts = [ops.sum(term) for term in model.losses]
+            if self.has_values:  # Keras divides its own mean among the devices of a strategy.
+                values = self.of_examples(y, y_pred)
+                parts.append(
+                    ops.mean(values if sample_weight is None else values * ops.cast(sample_weight, values.dtype))
+                )
+            elif self.compiled is not None:
+                parts.append(self.weight * self.compiled(y, y_pred, sample_weight))
+            total = ops.sum([ops.cast(part, parts[-1].dtype) for part in parts]) if parts else ops.zeros(())
+        if not regularizers:
+            weights = [variable for variable in model.trainable_variables if variable.regularizer is not None]
+            total -= sum(ops.cast(variable.regularizer(variable), total.dtype) for variable in weights)
+        return total
+
+    def caveats(self) -> list[str]:
+        """What is to be told where batch sizes are compared."""
+        if not self.why_batch:
+            return []
+        return [
+            f"This loss depends on the batch, for {self.why_batch}: different batch sizes minimise different things."
+        ]
+
+
+def resolve_loss(
+    model: keras.Model, x, y: np.ndarray, requested: Any = None, *, fallback: str | None = None
+) -> ModelLoss:
+    """The loss to minimise: the requested one, else what the model was compiled with, else the data's, else inferred.
+
+    A compiled loss is taken as Keras takes it. A cross-entropy that is requested by name, or inferred, takes logits or
+    probabilities according to the model's last activation.
+
+    Args:
+        model: A built Keras model with one output.
+        x: Inputs, shape (n, ...) or a tree of such arrays; a few are enough.
+        y: All targets, shape (n, ...).
+        requested: A Keras loss, its name, a function (y_true, y_pred), a `ModelLoss`, or None.
+        fallback: The loss that goes with the data, by name.
+
+    Raises:
+        InvalidInput: If nothing says what the loss is, or targets do not fit it.
+    """
+    if isinstance(requested, ModelLoss):
+        return requested
+    some = outputs.some_rows(x)
+    seen = outputs.look(model, some)
+    own = type(model).compute_loss is not keras.Model.compute_loss
+    if own and requested:
+        raise InvalidInput(
+            f"The own compute_loss of {type(model).__name__} decides what is minimised: compile the model with the loss that "
+            f"it uses, and leave out loss. Received: loss={requested!r}"
+        )
+    loss, weight = None, 1.0
+    if model.compiled and not requested:
+        loss, weight = _compiled_loss(model, seen.output, y)
+    elif not own:
+        loss = _chosen_loss(model, x, y, requested or fallback, seen.output)
+    if loss is None and not own and not seen.adds:
+        raise InvalidInput(
+            f"{model.name} was compiled without a loss, and its layers add none: compile it with a loss, or give loss=... "
+            "(--loss ...). Received: loss=None"
+        )
+    y_some = y[: len(seen.output)]
+    why, has_values = "", False
+    if loss is not None and not own:
+        _warn_of_logits(model, loss, seen.output)
+        _check_targets(loss, y, seen.output)
+        why = _why_no_mean(loss, seen)
+        has_values = not why and _has_values(loss, y_some, seen.output)
+    name = "compute_loss" if own else "add_loss" if loss is None else loss.name
+    found = ModelLoss(
+        name=name, compiled=loss, weight=weight, own=own, adds=seen.adds, has_values=has_values, by_example=False
+    )
+    why = why or _why_by_values(model, found, seen, some, y_some)
+    by_example = has_values and not seen.adds and not why
+    return dataclasses.replace(found, by_example=by_example, why_batch=why)
+
+
+def _compiled_loss(model: keras.Model, predicted: np.ndarray, y: np.ndarray) -> tuple[keras.Loss | None, float]:
+    """The loss that a model was compiled with, as Keras takes it, and its weight."""
+    loss, weights = (_only(value, model) for value in (model.loss, keras_private.compiled_loss_weights(model)))
+    if loss in ("crossentropy", "ce"):
+        loss = _crossentropy(y, predicted)
+    if isinstance(loss, str):
+        loss = _from_name(loss, dtype=_dtype(model))
+    elif loss is not None and not isinstance(loss, keras.Loss):
+        loss = _FunctionLoss(loss, _dtype(model))
+    return loss, 1.0 if weights is None else float(weights)
+
+
+def _only(value: Any, model: keras.Model) -> Any:
+    """What a list or dict of one says of the one output."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        if len(value) != 1:
+            raise InvalidInput(
+                f"The model must have one output. Received: {len(value)} losses or weights of {model.name}"
+            )
+        return value[0]
+    return value
+
+
+def _chosen_loss(model: keras.Model, x, y: np.ndarray, chosen: Any, predicted: np.ndarray) -> keras.Loss:
+    """A loss from what was asked for, or from the labels."""
+    if chosen is None:
+        chosen = _infer(y, predicted)
+        _log_inferred(chosen)
+    if isinstance(chosen, str):
+        return _from_name(chosen, dtype=_dtype(model), from_logits=outputs.gives_logits(model, x))
+    if isinstance(chosen, keras.Loss):
+        return chosen
+    if callable(chosen):
+        return _FunctionLoss(chosen, _dtype(model))
+    raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
+
+
+def _dtype(model: keras.Model) -> str | None:
+    return "float64" if model.dtype == "float64" else None
+
+
+def _has_values(loss: keras.Loss, y: np.ndarray, predicted: np.ndarray) -> bool:
+    """Whether a loss has one value an example."""
+    try:
+        return example_losses(loss, *map(ops.convert_to_tensor, (y, predicted))).shape == (len(y),)
+    except InvalidInput:
+        return False
+
+
+def _why_no_mean(loss: keras.Loss, seen: outputs.Seen) -> str:
+    """Why a Keras loss is no mean over all examples, by what is known of it; "" where it is one."""
+    if loss.reduction not in _MEANS:
+        return f"its reduction is {loss.reduction!r}"
+    if getattr(loss, "ignore_class", None) is not None:
+        return "it is a mean over classes that are not ignored"
+    return "it is a mean over places that are not masked" if seen.masked else ""
+
+
+def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, x, y: np.ndarray) -> str:
+    """Why a batch has another loss than the mean of those of its parts, by their values; "" where it has not.
+
+    A model that draws random numbers in inference draws others for each part, so that its values say nothing.
+    """
+    n = len(y)
+    try:
+        whole = _value(model, loss, x, y, slice(n))
+    except Exception as error:
+        if loss.own and not model.compiled:
+            raise InvalidInput(
+                f"The own compute_loss of {type(model).__name__} needs a compiled model: compile it with the loss that it "
+                f"uses. Received: a model not compiled, {telling_line(error)}"
+            ) from error
+        raise UserCodeError(f"The loss of {model.name} cannot be had: {telling_line(error)}") from error
+    if n < 2 or seen.draws:
+        return ""
+    cut = n // 2  # Halves: on JAX each number of examples is a compilation.
+    try:
+        parts = [_value(model, loss, x, y, rows) for rows in (slice(cut), slice(cut, n))]
+    except Exception as error:
+        return f"{cut} of {n} examples have none ({telling_line(error)})"
+    mean = (cut * parts[0] + (n - cut) * parts[1]) / n
+    tolerance = 2e-2 if "16" in model.compute_dtype else 1e-4
+    if not np.isfinite([whole, mean]).all() or abs(whole - mean) <= tolerance * max(1.0, abs(whole)):
+        return ""
+    return f"that of {n} examples is {whole:.4g}, and the mean of those of its parts {mean:.4g}"
+
+
+def _value(model: keras.Model, loss: ModelLoss, x, y: np.ndarray, rows: slice) -> float:
+    """The loss of some examples at the weights that a model has."""
+    return loss.mean(model, *keras.tree.map_structure(lambda array: array[rows], (x, y)))
+
+
+def _warn_of_logits(model: keras.Model, loss: keras.Loss, predicted: np.ndarray) -> None:
+    """Say where a compiled cross-entropy takes for probabilities what are none: we keep it, as Keras does."""
+    takes_probabilities = loss.name in _CROSSENTROPIES and not _takes_logits(loss)
+    if takes_probabilities and ((predicted < 0).any() or (predicted > 1 + 1e-5).any()):
+        warn(
+            f"{model.name} was compiled with {loss.name} of probabilities, and its outputs are none, from "
+            f"{predicted.min():.3g} to {predicted.max():.3g}: trained and measured like that, as Keras would; "
+            "from_logits=True takes logits."
+        )
+
+
+def _takes_logits(loss: keras.Loss) -> bool:
+    return bool(loss.get_config().get("from_logits", False))
+
+
+_WITH_OTHER_TARGETS = (
+    keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalGeneralizedCrossEntropy, keras.losses.Circle,
+    keras.losses.CTC,
+)  # fmt: skip
+"""Losses of Keras whose targets need not have the shape of the outputs."""
+
+
+def _check_targets(loss: keras.Loss, y: np.ndarray, predicted: np.ndarray) -> None:
+    """Refuse targets that do not fit the loss and the outputs, which Keras would broadcast or take modulo something."""
+    ignored = getattr(loss, "ignore_class", None)
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        labels = y[y != ignored] if ignored is not None else y
+        if labels.size and (
+            not 0 <= labels.min() <= labels.max() < predicted.shape[-1] or (labels != np.floor(labels)).any()
+        ):
+            raise InvalidInput(
+                f"Labels must lie in 0..{predicted.shape[-1] - 1} for a model with {predicted.shape[-1]} outputs. "
+                f"Received: labels from {labels.min():g} to {labels.max():g}"
+            )
+    elif isinstance(loss, keras.losses.BinaryCrossentropy) and not 0 <= y.min() <= y.max() <= 1:
+        raise InvalidInput(
+            f"Labels must lie in 0..1 for binary_crossentropy. Received: labels from {y.min():g} to {y.max():g}"
+        )
+    shape = f"(n, {', '.join(map(str, predicted.shape[1:]))})"
+    if type(loss) in _named_losses().values() and not isinstance(loss, _WITH_OTHER_TARGETS):
+        one = predicted.shape[-1] == 1 and y.shape[1:] == predicted.shape[1:-1]
+        if y.shape[1:] != predicted.shape[1:] and not one:
+            raise InvalidInput(
+                f"Targets of {loss.name} must have the shape of the outputs, {shape}. Received: {y.shape}"
+            )
+    if loss.reduction in (None, "none"):
+        raise InvalidInput(
+            f'The loss {loss.name} must be one number: give it a reduction, such as "sum_over_batch_size". '
+            f"Received: reduction={loss.reduction!r}"
+        )
+    rows = min(len(y), len(predicted))
+    try:
+        values = loss(ops.convert_to_tensor(y[:rows]), ops.convert_to_tensor(predicted[:rows]))
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"The loss {loss.name} does not take targets of shape {y.shape} with outputs of shape {shape}. "
+            f"Received: {reason_of(error)}"
+        ) from error
+    if len(values.shape) and values.shape != (rows,):
+        raise InvalidInput(
+            f"The loss {loss.name} must be one number, or one an example. Received: shape {values.shape}"
+        )
+
+
+@functools.cache
+def _log_inferred(loss: str) -> None:
+    """Say once what was inferred."""
+    _log.info("loss: %s, inferred from the labels and the outputs of the model", loss)
+
+
+def loss_of(model: keras.Model, data: Data, requested: Any = None) -> ModelLoss:
+    """The loss of a model on a data set; see `resolve_loss`."""
+    targets = np.concatenate([data.y_train, data.y_val, data.y_test])
+    return resolve_loss(model, data.x_train, targets, requested, fallback=data.meta["loss"])
+
+
+def missing_labels(loss: keras.Loss, data: Data) -> list[str]:
+    """A sentence to tell where classes of a model have no example: labels with gaps train outputs in vain."""
+    y = np.concatenate([np.ravel(part) for part in (data.y_train, data.y_val, data.y_test)])
+    if "sparse" not in loss.name or data.y_train.ndim > 1 or y.dtype.kind not in "iu" or not y.size:
+        return []
+    n_classes, occur = int(y.max()) + 1, len(np.unique(y))
+    if occur == n_classes:
+        return []
+    return [
+        f"Labels of {data.meta['name']} lie in 0..{n_classes - 1}, but only {occur} of these {n_classes} classes occur."
+    ]
+
+
+def _infer(y: np.ndarray, predicted: np.ndarray) -> str:
+    if reason := too_far_apart(y):
+        raise InvalidInput(f"{reason}; a loss for numbers must be named, such as mean_squared_error")
+    if y.dtype == bool or (
+        y.dtype.kind == "f" and y.min() >= 0 and (y == np.floor(y)).all() and class_labels(y) is None
+    ):
+        raise InvalidInput(
+            "Class labels must be integers: make them so with y.astype(int); or name a loss for numbers, such as "
+            f"mean_squared_error. Received: {y.dtype} targets, all of them whole numbers"
+        )
+    if class_labels(y) is None:
+        raise InvalidInput(
+            "These targets are not class labels, so the loss must be named: compile the model, or give loss=... "
+            '(--loss ...), such as "mean_squared_error". Received: no loss'
+        )
+    return _crossentropy(y, predicted)
+
+
+def _crossentropy(y: np.ndarray, predicted: np.ndarray) -> str:
+    """The cross-entropy of these labels and outputs."""
+    if predicted.shape[-1] == 1:
+        return "binary_crossentropy"
+    return "categorical_crossentropy" if is_one_hot(y) else "sparse_categorical_crossentropy"
+
+
+def _from_name(name: str, *, dtype: str | None, from_logits: bool | None = None) -> keras.Loss:
+    """A Keras loss by its name, `from_logits` as Keras has it unless it is given."""
+    known = _named_losses()
+    if name not in known:
+        try:  # Keras knows short names, such as "mse", and class names.
+            found = keras.losses.get(name)
+        except ValueError:
+            raise unknown_name("loss", name, known) from None
+        name = getattr(found, "__name__", getattr(found, "name", name))
+    if name not in known:
+        raise unknown_name("loss", name, known)
+    options = {} if from_logits is None or name not in _CROSSENTROPIES else {"from_logits": from_logits}
+    return known[name](dtype=dtype, **options)
+
+
+@functools.cache
+def _named_losses() -> dict[str, type[keras.Loss]]:
+    """Keras' loss classes by their names, such as `mean_squared_error`."""
+    classes = {kind for kind in vars(keras.losses).values() if inspect.isclass(kind) and issubclass(kind, keras.Loss)}
+    return {inspect.signature(kind).parameters["name"].default: kind for kind in classes - {keras.Loss}}
+
+
+class _FunctionLoss(keras.Loss):
+    """A user's function (y_true, y_pred) as a Keras loss."""
+
+    def __init__(self, function: Callable, dtype: str | None):
+        name = getattr(function, "__name__", "")
+        super().__init__(name=name if name.isidentifier() else "loss", dtype=dtype)  # TensorFlow takes no "<lambda>".
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
+            y_true = ops.expand_dims(y_true, -1)  # Or (n,) and (n, 1) would broadcast to (n, n).
+        return self.function(y_true, y_pred)
+
+
+def example_losses(loss: keras.Loss, y, y_pred):
+    """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
+    return mean_per_example(keras_private.without_reduction(loss)(y, y_pred))
+
+
+def mean_per_example(values):
+    """The mean over all axes but the first, shape (batch,)."""
+    if not len(values.shape):
+        raise InvalidInput("A loss must give one value an example, without taking their mean. Received: a single value")
+    return values if len(values.shape) == 1 else ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)

@@ -1,0 +1,65 @@
+"""Metrics of a model, one value an example, so that means do not depend on the evaluation batch and its tail."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from batchscape.data.splits import class_labels, is_one_hot
+from batchscape.errors import unknown_name
+from batchscape.models import outputs
+from batchscape.models.losses import mean_per_example
+
+
+def metric_functions(names: Sequence[str], model: keras.Model, x, y: np.ndarray) -> dict[str, Callable]:
+    """Functions (y_true, y_pred) -> one value an example, by name.
+
+    `"accuracy"` counts right classes, whatever form the labels have; it is left out where targets are no labels.
+
+    Args:
+        names: Names of Keras metrics that are means over examples.
+        model: A built Keras model.
+        x: Inputs, a few are enough.
+        y: Targets, shape (n, ...).
+    """
+    functions: dict[str, Callable] = {}
+    for name in names:
+        function = getattr(keras.metrics, name, None)
+        if name in ("accuracy", "acc"):
+            if _are_classes(y, outputs.look(model, outputs.some_rows(x)).output):
+                functions["accuracy"] = _accuracy(model, x, one_hot=is_one_hot(y))
+        elif inspect.isfunction(function):
+            functions[name] = functools.partial(_example_metric, function)
+        else:
+            known = [key for key, value in vars(keras.metrics).items() if inspect.isfunction(value)]
+            raise unknown_name("metric", name, ["accuracy", *known])
+    return functions
+
+
+def _are_classes(y: np.ndarray, predicted: np.ndarray) -> bool:
+    """Whether targets are labels of the classes that a model tells apart; whole numbers may be measured values too."""
+    labels = class_labels(y)
+    if labels is None and y.dtype.kind in "iu" and predicted.ndim == y.ndim + 1:  # One label a place of a sequence.
+        labels = y
+    return labels is not None and labels.min() >= 0 and labels.max() < max(predicted.shape[-1], 2)
+
+
+def _example_metric(function: Callable, y, y_pred):
+    return mean_per_example(function(y, y_pred))
+
+
+def _accuracy(model: keras.Model, x, *, one_hot: bool) -> Callable:
+    threshold = 0.0 if outputs.gives_logits(model, x) else 0.5
+
+    def accuracy(y, y_pred):
+        if y_pred.shape[-1] == 1:
+            predicted, y = y_pred > threshold, ops.reshape(y, ops.shape(y_pred))
+        else:
+            predicted = ops.argmax(y_pred, axis=-1)
+            y = ops.argmax(y, axis=-1) if one_hot else ops.reshape(y, ops.shape(predicted))
+        return mean_per_example(ops.cast(ops.cast(predicted, "int32") == ops.cast(y, "int32"), "float32"))
+
+    return accuracy

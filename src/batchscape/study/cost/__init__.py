@@ -1,0 +1,1 @@
+"""The study of costs: time and memory of a batch."""

@@ -1,0 +1,1 @@
+"""What stock model.fit does with batches, iterations and epochs, counted."""

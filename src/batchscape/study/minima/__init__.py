@@ -1,0 +1,1 @@
+"""The study of minima: sharpness, spectra, lines and planes between them."""

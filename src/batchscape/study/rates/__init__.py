@@ -1,0 +1,1 @@
+"""The study of the learning rate: how it must follow the batch size."""

@@ -1,0 +1,1 @@
+"""The study of time to a target: which batch size gets there first."""

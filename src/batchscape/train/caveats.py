@@ -1,0 +1,71 @@
+"""What is to be told of a comparison of batch sizes before it runs."""
+
+from collections.abc import Callable
+
+import keras
+
+from batchscape.backend import keras_private
+from batchscape.config import Cell
+from batchscape.data import Data
+from batchscape.models import agreement
+from batchscape.models.build import build_model
+from batchscape.models.losses import ModelLoss, loss_of, missing_labels
+from batchscape.train import divided_batches, optimizers
+
+SCHEDULE = (
+    "The learning-rate schedule that the model was compiled with counts in updates: an epoch of large batches has few of "
+    "them, so it ends at another rate than one of small batches."
+)
+
+
+def caveats_of(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, optimizer: keras.Optimizer) -> list[str]:
+    """Sentences to `warn` of; what would make a run something else than its record says is refused.
+
+    Arguments and errors are those of `divided_batches.check`.
+    """
+    found = [*divided_batches.check(cell, model, data, loss, optimizer), *missing_labels(loss, data), *loss.caveats()]
+    if optimizers.default_learning_rate(optimizer) is None:
+        found.append(SCHEDULE)
+    if type(model).train_step is not keras.Model.train_step:
+        found.append(
+            f"The own train_step of {type(model).__name__} decides what is minimised; losses and landscapes are those of "
+            f"{loss.name}."
+        )
+    policy = keras.config.dtype_policy().name
+    if policy not in ("float32", cell.precision):
+        found.append(
+            f"Runs have the precision of their cells, {cell.precision}, and not the global dtype policy, {policy}: give "
+            f"precision={policy!r} for that."
+        )
+    if left_out := _metrics_left_out(cell, model):
+        found.append(
+            f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. "
+            f"Left out: {', '.join(left_out)}"
+        )
+    return found
+
+
+def _metrics_left_out(cell: Cell, model: keras.Model) -> list[str]:
+    """Names of the metrics that a model was compiled with and a cell does not name."""
+    given = [metric for metric in keras.tree.flatten(keras_private.compiled_metrics(model)) if metric is not None]
+    names = [str(getattr(metric, "name", getattr(metric, "__name__", metric))) for metric in given]
+    return [name for name in names if name not in (*cell.metrics, "acc", "accuracy")]
+
+
+_compared: dict[tuple, Callable] = {}
+"""What builds the models whose losses have been compared with `evaluate` in this process, by what was compared."""
+
+
+def disagreement(cell: Cell, data: Data, build: Callable) -> list[str]:
+    """How the loss of a cell's model differs from that of its `evaluate`, asked once for each model, loss and data.
+
+    The model is built for this and thrown away: on one device, in the process of the user.
+    """
+    compared = id(build), cell.precision, cell.loss, data.meta["sha256"]
+    if compared in _compared:
+        return []
+    _compared[compared] = build
+    model = build_model(build, data, seed=0, precision=cell.precision)
+    loss = loss_of(model, data, cell.loss)
+    found = agreement.disagreement(model, loss, data.x_train, data.y_train, agreement.evaluate_with(model, loss))
+    return [found] if found else []
