@@ -95,8 +95,7 @@ def program(function: Callable, *, jit: bool) -> Callable:
         for with_xla in [True, False] if jit else [False]:
             traced = tf.function(function, jit_compile=with_xla, autograph=False)
             concrete = traced.get_concrete_function(*arguments)
-            types = {operation.type for operation in concrete.graph.get_operations()} | _in_loops(concrete.graph)
-            if with_xla and any(name.startswith(ROUGH) for name in types):
+            if with_xla and any(name.startswith(ROUGH) for name in types_in(concrete.graph)):
                 continue
             try:
                 result = concrete(*arguments)
@@ -108,6 +107,11 @@ def program(function: Callable, *, jit: bool) -> Callable:
                 return result
 
     return call
+
+
+def types_in(graph) -> set[str]:
+    """Types of all operations of a graph, those in the bodies of its loops among them."""
+    return {operation.type for operation in graph.get_operations()} | _in_loops(graph)
 
 
 def _in_loops(graph) -> set[str]:

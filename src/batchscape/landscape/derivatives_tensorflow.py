@@ -128,6 +128,15 @@ class Derivatives(derivatives.Derivatives):
             tf.function(probe, autograph=False).get_concrete_function(trainable, other, x, n)
         return None if None in found else [use.size for use in found[0]]
 
+    @functools.cached_property
+    def _has_loops(self) -> bool:
+        """Whether the model has loops, as recurrent layers have; `tf.vectorized_map` of their gradients fails at times."""
+        other = [variable.value for variable in self._model.non_trainable_variables]
+        x = batches_tensorflow.take(self._examples[0], [0])
+        predict = tf.function(self._predict, autograph=False)
+        graph = predict.get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other, x).graph
+        return any("While" in name for name in xla.types_in(graph))
+
     def _sum_examples(self, examples, trainable, other, rows, inside):
         way = self._sum_by_gradients if self._sizes_of_norms is None else self._sum_by_slopes
         return way(batches_tensorflow.take(examples, rows), trainable, other, inside)
@@ -149,10 +158,11 @@ class Derivatives(derivatives.Derivatives):
             one = keras.tree.map_structure(lambda array: array[None], example)
             return self._value_and_gradient(trainable, other, *one, True)[1]
 
+        one_by_one = functools.partial(tf.map_fn, fn_output_signature=self._dtype)
         try:
-            gradients = tf.vectorized_map(gradient, examples)
-        except (TypeError, ValueError, NotImplementedError):  # As for the loops of recurrent layers.
-            gradients = tf.map_fn(gradient, examples, fn_output_signature=self._dtype)
+            gradients = (one_by_one if self._has_loops else tf.vectorized_map)(gradient, examples)
+        except (TypeError, ValueError, NotImplementedError):  # An operation that TensorFlow cannot vectorize.
+            gradients = one_by_one(gradient, examples)
         parts = tf.split(tf.where(inside[:, None], gradients, 0.0), self._sizes, axis=1)
         squares = tf.stack([tf.reduce_sum(part * part, axis=1) for part in parts], axis=1)
         total = tf.concat([tf.reduce_sum(part, axis=0) for part in parts], axis=0)

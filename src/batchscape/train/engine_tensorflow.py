@@ -171,11 +171,18 @@ def _sum_in_lanes(delta, shape: tuple[int, ...]):
 
 
 def has_sparse_gradients(model: keras.Model, x) -> bool:
-    """Whether a weight has gradients for some of its rows alone, as embeddings have."""
-    with tf.GradientTape() as tape:
-        outputs = model(keras.tree.map_structure(lambda array: array[:1], x), training=False)
-    gradients = tape.gradient(outputs, model.trainable_variables)
-    return any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+    """Whether a weight has gradients for some of its rows alone, as embeddings have; nothing is computed for it."""
+    found = []
+
+    def probe(x):
+        with tf.GradientTape() as tape:
+            y_pred = outputs.call(model, x)
+        gradients = tape.gradient(y_pred, model.trainable_variables)
+        found.extend(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+
+    spec = keras.tree.map_structure(lambda array: tf.TensorSpec((1, *array.shape[1:]), array.dtype), x)
+    tf.function(probe, autograph=False).get_concrete_function(spec)
+    return any(found)
 
 
 def compile_means(
