@@ -53,7 +53,7 @@ def test_epochs_and_seeds_have_different_orders_and_the_same_pair_the_same_order
 @pytest.mark.parametrize("batch_size", [1, 7, 8, N])
 def test_the_pipeline_follows_the_order_whatever_the_batch_size(batch_size, last_batch):
     x = np.arange(N, dtype=np.float32)[:, None]
-    pipeline = bs.make_dataset(x, x, batch_size, 3, 2, last_batch=last_batch)
+    pipeline = bs.make_dataset(x, x, batch_size=batch_size, seed=3, epoch=2, last_batch=last_batch)
     batches = [xb.numpy().ravel().astype(int).tolist() for xb, _ in pipeline]
     kept = N if last_batch == "keep" else N // batch_size * batch_size
     assert list(itertools.chain(*batches)) == bs.epoch_order(N, 3, 2)[:kept].tolist()

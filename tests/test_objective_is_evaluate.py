@@ -13,7 +13,7 @@ from batchscape import errors
 from batchscape.backend import keras_private
 from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.models import agreement, losses
-from batchscape.train import caveats
+from batchscape.train import caveats, engine
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -81,8 +81,42 @@ def dense(units=1, activation=None, **options):
     return layers.Dense(units, activation, **options)
 
 
+def two_headed(as_dict=False, **compiled):
+    """Two outputs, `digit` of three classes and `size`, a number, from one hidden layer."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(5, "tanh", kernel_regularizer=compiled.pop("penalty", None))(inputs)
+    found = layers.Dense(3, name="digit")(hidden), layers.Dense(1, name="size")(hidden)
+    model = keras.Model(inputs, dict(zip(("digit", "size"), found, strict=True)) if as_dict else list(found))
+    model.compile("sgd", **compiled)
+    return model
+
+
+class Headed(keras.Model):
+    """Two outputs in a dict, of a class of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.digit, self.size = layers.Dense(3), layers.Dense(1)
+
+    def call(self, x):
+        return {"digit": self.digit(x), "size": self.size(x)}
+
+
+def headed(**compiled):
+    keras.utils.set_random_seed(0)
+    model = Headed()
+    model(X[:1])
+    model.compile("sgd", **compiled)
+    return model
+
+
 SCCE = keras.losses.SparseCategoricalCrossentropy
 ONE_HOT = np.eye(3, dtype=np.float32)[LABELS]
+
+WEIGHTS = (1 + np.arange(N) % 4).astype(np.float32)
+BOTH = {"digit": LABELS, "size": NUMBERS}
+LOSSES = {"digit": SCCE(from_logits=True), "size": "mse"}
 
 MEANS = {
     "plain": (lambda: net(dense(), loss="mse"), X, NUMBERS),
@@ -111,6 +145,23 @@ MEANS = {
     "a function that takes the mean": (
         lambda: net(dense(), loss=lambda y, y_pred: ops.mean(ops.square(y - y_pred)) + 1), X, NUMBERS,
     ),
+    "two outputs": (lambda: two_headed(as_dict=True, loss=LOSSES, loss_weights={"digit": 0.3, "size": 2}), X, BOTH),
+    "two outputs in a list, losses by name": (
+        lambda: two_headed(penalty="l2", loss=LOSSES, loss_weights={"digit": 0.3, "size": 2}), X, [LABELS, NUMBERS],
+    ),
+    "two outputs, targets by name": (lambda: two_headed(loss=[LOSSES["digit"], "mae"]), X, BOTH),
+    "two outputs, one without a loss": (lambda: two_headed(loss=[LOSSES["digit"], None]), X, LABELS),
+    "two outputs, one loss for both": (lambda: two_headed(loss="mse"), X, [ONE_HOT, NUMBERS]),
+    "two outputs of a class": (lambda: headed(loss=LOSSES), X, BOTH),
+    "sample weights": (lambda: net(dense(3), loss=SCCE(from_logits=True)), X, LABELS, WEIGHTS),
+    "sample weights and penalties": (
+        lambda: net(dense(8, "tanh", kernel_regularizer="l2"), dense(), loss="mae"), X, NUMBERS, WEIGHTS,
+    ),
+    "sample weights for two outputs": (lambda: two_headed(as_dict=True, loss=LOSSES), X, BOTH, WEIGHTS),
+    "sample weights for each of two outputs": (
+        lambda: two_headed(as_dict=True, loss=LOSSES), X, BOTH, {"digit": WEIGHTS, "size": WEIGHTS[::-1].copy()},
+    ),
+    "inputs alone": (lambda: net(dense(4), AddsActivity(), loss=None), X),
 }  # fmt: skip
 """Losses that are means over examples: whatever the batch size of `evaluate`."""
 
@@ -123,6 +174,12 @@ BATCHES = {
         lambda: net(dense(), loss=lambda y, y_pred: ops.square(y - y_pred) * ops.mean(ops.abs(y_pred))), X, NUMBERS,
     ),
     "sum that a layer adds": (lambda: net(dense(4), AddsSum(), dense(), loss="mse"), X, NUMBERS),
+    "divided by the sum of sample weights": (
+        lambda: net(dense(), loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")), X, NUMBERS, WEIGHTS,
+    ),
+    "two outputs, one masked": (
+        lambda: two_headed(loss=[SCCE(from_logits=True, ignore_class=1), "mse"]), X, [LABELS, NUMBERS],
+    ),
 }  # fmt: skip
 """Losses that depend on the batch."""
 
@@ -131,6 +188,8 @@ LESS_OFTEN = {
     "plain", "cross-entropy by name, softmax", "ce", "label smoothing", "a list of one", "add_loss alone", "own compute_loss",
     "a function that takes the mean", "masked", "ignored class", "coupled in the loss", "sum that a layer adds",
     "cross-entropy by name, of logits", "weight of the loss", "penalties of activity", "coupled examples",
+    "two outputs", "two outputs, targets by name", "two outputs, one without a loss", "two outputs, one loss for both",
+    "two outputs of a class", "sample weights", "sample weights for two outputs", "inputs alone", "two outputs, one masked",
 }  # fmt: skip
 """Cases whose values every run of the tests looks at, and whose derivatives and training only the long tests."""
 
@@ -140,19 +199,28 @@ def often(cases):
     return [pytest.param(case, marks=[pytest.mark.long] if case in LESS_OFTEN else []) for case in cases]
 
 
-def evaluate(model, x, y, batch_size):
-    return model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)["loss"]
+def evaluate(model, x, y=None, sample_weight=None, *, batch_size):
+    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    return model.evaluate(**given, batch_size=batch_size, verbose=0, return_dict=True)["loss"]
+
+
+def objective(model, x, y=None, sample_weight=None, **options):
+    return bs.Objective(model, x, y, sample_weight=sample_weight, **options)
+
+
+def rows(tree, which):
+    return keras.tree.map_structure(lambda array: array[which], tree)
 
 
 @pytest.mark.parametrize("case", MEANS)
 def test_the_loss_is_that_of_evaluate(case):
-    build, x, y = MEANS[case]
+    build, *examples = MEANS[case]
     model = build()
-    f = bs.Objective(model, x, y)
-    expected = evaluate(model, x, y, 7)
-    assert evaluate(model, x, y, 25) == pytest.approx(expected, rel=1e-5)
+    f = objective(model, *examples)
+    expected = evaluate(model, *examples, batch_size=7)
+    assert evaluate(model, *examples, batch_size=25) == pytest.approx(expected, rel=1e-5)
     assert f(f.weights) == pytest.approx(expected, rel=1e-5)
-    assert bs.Objective(model, x, y, batch_size=13)(f.weights) == pytest.approx(expected, rel=1e-5)
+    assert objective(model, *examples, batch_size=13)(f.weights) == pytest.approx(expected, rel=1e-5)
     assert f.about(f.weights)["batch_size"] is None
 
 
@@ -161,10 +229,10 @@ def test_the_loss_is_that_of_evaluate(case):
     "batch_size", [25, pytest.param(7, marks=pytest.mark.long), pytest.param(N, marks=pytest.mark.long)]
 )
 def test_a_loss_that_depends_on_the_batch_is_that_of_evaluate_with_the_same_batches(case, batch_size):
-    build, x, y = BATCHES[case]
+    build, *examples = BATCHES[case]
     model = build()
-    f = bs.Objective(model, x, y, batch_size=batch_size)
-    assert f(f.weights) == pytest.approx(evaluate(model, x, y, batch_size), rel=1e-5)
+    f = objective(model, *examples, batch_size=batch_size)
+    assert f(f.weights) == pytest.approx(evaluate(model, *examples, batch_size=batch_size), rel=1e-5)
     assert f.about(f.weights)["batch_size"] == batch_size
 
 
@@ -172,9 +240,9 @@ def test_a_loss_that_depends_on_the_batch_is_that_of_evaluate_with_the_same_batc
     "case", often(sorted({*BATCHES, *MEANS} - {"cross-entropy by name, of logits"}))
 )  # It has kinks.
 def test_gradients_products_and_lines_are_those_of_this_loss(case):
-    build, x, y = {**MEANS, **BATCHES}[case]
+    build, *examples = {**MEANS, **BATCHES}[case]
     model = build()
-    f = bs.Objective(model, x, y, batch_size=25)
+    f = objective(model, *examples, batch_size=25)
     w = f.weights
     direction = np.random.default_rng(1).normal(size=f.n_parameters) / np.sqrt(f.n_parameters)
     h = 3e-3
@@ -191,8 +259,8 @@ def test_gradients_products_and_lines_are_those_of_this_loss(case):
 
 @pytest.mark.parametrize("case", often([case for case in MEANS if case != "plain"]))
 def test_gradients_of_examples_add_up_to_that_of_all(case):
-    build, x, y = MEANS[case]
-    f = bs.Objective(build(), x, y)
+    build, *examples = MEANS[case]
+    f = objective(build(), *examples)
     total, squares = f.example_gradient_sums(f.weights)
     np.testing.assert_allclose(total / N, f.gradient(f.weights), atol=1e-5)
     one = f.batch_gradients(f.weights, np.arange(4)[:, None])
@@ -201,8 +269,8 @@ def test_gradients_of_examples_add_up_to_that_of_all(case):
 
 @pytest.mark.parametrize("case", often(BATCHES))
 def test_where_no_example_has_a_loss_of_its_own_one_line_says_so_and_pairs_of_batches_give_the_noise(case):
-    build, x, y = BATCHES[case]
-    f = bs.Objective(build(), x, y)
+    build, *examples = BATCHES[case]
+    f = objective(build(), *examples)
     with pytest.raises(InvalidInput, match=r"batch_gradients compares batches. Received: .*, but .*") as caught:
         f.example_gradient_sums(f.weights)
     assert "\n" not in str(caught.value)
@@ -220,21 +288,21 @@ def test_penalties_of_weights_are_left_out_when_asked():
 
 @pytest.mark.parametrize("case", often([*MEANS, *BATCHES]))
 def test_training_and_its_curves_are_those_of_fit_and_evaluate(case):
-    build, x, y = {**MEANS, **BATCHES}[case]
-    data = bs.load_dataset((x, y))
+    build, *examples = {**MEANS, **BATCHES}[case]
+    data = bs.load_dataset(tuple(examples) if len(examples) > 1 else examples[0])
     cell = bs.Cell(batch_size=16, epochs=2, learning_rate=0.01, engine="fused", metrics=())
     record = bs.fit_one(cell, build=build, data=data)
-    x, y, model = data.x_train, data.y_train, build()
+    examples, n, model = data.examples("train"), data.n_train, build()
     model.set_weights(record.weights["initial"])
-    assert record.curves["train_loss"][0] == pytest.approx(evaluate(model, x, y, len(y)), rel=1e-5)
+    assert record.curves["train_loss"][0] == pytest.approx(evaluate(model, *examples, batch_size=n), rel=1e-5)
     loss = {"loss": model.loss, "loss_weights": keras_private.compiled_loss_weights(model)}
     model.compile(keras.optimizers.SGD(0.01), **loss)
     for epoch in range(2):
-        order = bs.epoch_order(len(y), 0, epoch)
-        model.fit(x[order], y[order], batch_size=16, shuffle=False, verbose=0)
+        batch = engine.as_arguments(rows(examples, bs.epoch_order(n, 0, epoch)))
+        model.fit(**batch, batch_size=16, shuffle=False, verbose=0)
     for ours, theirs in zip(record.weights["final"], model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert record.final["train_loss"] == pytest.approx(evaluate(model, x, y, len(y)), rel=1e-4)
+    assert record.final["train_loss"] == pytest.approx(evaluate(model, *examples, batch_size=n), rel=1e-4)
     assert bool(record.facts["loss_depends_on_batch"]) == (case in BATCHES)
 
 
@@ -245,8 +313,10 @@ def test_nothing_that_was_not_compiled_is_invented():
     own = net(dense(), kind=FarFromFive, loss="mse")
     with pytest.raises(InvalidInput, match="own compute_loss of FarFromFive decides what is minimised"):
         bs.Objective(own, X, NUMBERS, "mae")
-    with pytest.raises(InvalidInput, match=r"The model must have one output. Received: 2 losses or weights"):
-        bs.Objective(net(dense(), loss=["mse", "mae"]), X, NUMBERS)
+    with pytest.raises(InvalidInput, match=r"The losses of .* do not fit its outputs and the targets"):
+        bs.Objective(two_headed(loss={"digit": "mse", "length": "mse"}), X, [NUMBERS, NUMBERS])
+    with pytest.raises(InvalidInput, match="must say what its loss is: compile it with its losses"):
+        bs.Objective(keras.models.clone_model(two_headed(loss="mse")), X, BOTH)
     with pytest.raises(InvalidInput, match="must be one number: give it a reduction"):
         bs.Objective(net(dense(), loss=keras.losses.MeanSquaredError(reduction=None)), X, NUMBERS)
 
@@ -299,11 +369,11 @@ def test_looking_changes_no_variable_and_training_does_not_depend_on_how_often_a
 
 @pytest.mark.parametrize("case", often([*MEANS, *BATCHES]))
 def test_the_check_finds_no_difference_where_there_is_none(case):
-    build, x, y = {**MEANS, **BATCHES}[case]
-    model = build()
-    loss = losses.resolve_loss(model, x, y)
+    build, *examples = {**MEANS, **BATCHES}[case]
+    model, (x, *y) = build(), examples
+    loss = losses.resolve_loss(model, x, y[0] if y else None, sample_weight=y[1] if y[1:] else None)
     for theirs in (agreement.compute_loss_of(model), agreement.evaluate_with(model, loss)):
-        assert agreement.disagreement(model, loss, x, y, theirs) == ""
+        assert agreement.disagreement(model, loss, examples, theirs) == ""
 
 
 @pytest.mark.tensorflow
@@ -334,7 +404,7 @@ def test_a_model_that_is_random_in_inference_is_told_as_that():
     loss = losses.resolve_loss(model, X, NUMBERS)
     assert loss.why_batch == ""
     assert "random in inference" in agreement.disagreement(
-        model, loss, X, NUMBERS, agreement.evaluate_with(model, loss)
+        model, loss, (X, NUMBERS), agreement.evaluate_with(model, loss)
     )
 
 

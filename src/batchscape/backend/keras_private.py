@@ -9,7 +9,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchscape.errors import BatchscapeError
 
@@ -73,6 +73,72 @@ def compiled_loss_weights(model: Any) -> Any:
     return None if compiled is None else _needed(compiled, "_user_loss_weights")
 
 
+class LossOfOutput(NamedTuple):
+    """One loss of a model, and what it is given, by its place among the flattened targets, outputs and sample weights.
+
+    Attributes:
+        name: The name of the output, or of the loss where there is one output.
+        loss: The loss as given to `compile`.
+        weight: Its weight, None for 1.
+        target, output: Places of its target and its output.
+        sample_weight: Place of its sample weights; None where all outputs share them, or there are none.
+    """
+
+    name: str
+    loss: Any
+    weight: Any
+    target: int
+    output: int
+    sample_weight: int | None
+
+
+def losses_of_outputs(model: Any, loss: Any, weights: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> list:
+    """Which loss Keras gives which target and which output, for losses and weights as `compile` takes them.
+
+    Relies on `CompileLoss` (keras/src/trainers/compile_utils.py), which is called once with losses that write down what
+    they are given. Without it: `BatchscapeError`.
+
+    Args:
+        model: The model, for the names of its outputs.
+        loss, weights: Losses and their weights: single ones, lists, dicts by name.
+        y, y_pred, sample_weight: Targets, outputs and sample weights: arrays of shape (n, ...), or trees of them.
+
+    Returns:
+        A `LossOfOutput` for each.
+
+    Raises:
+        ValueError, KeyError: Keras' own, where these do not fit together.
+    """
+    import keras
+
+    seen = []
+
+    class Recording(keras.losses.Loss):
+        def __init__(self, given: Any):
+            super().__init__(name=str(getattr(given, "name", getattr(given, "__name__", given))))
+            self.given = given
+
+        def __call__(self, *given: Any) -> float:
+            seen.append(given)
+            return 0.0
+
+    utilities = importlib.import_module("keras.src.trainers.compile_utils")
+    recorded = keras.tree.map_structure(lambda each: None if each is None else Recording(each), loss)
+    compiled = _needed(utilities, "CompileLoss")(recorded, weights, output_names=getattr(model, "output_names", None))
+    compiled(y, y_pred, sample_weight)
+    trees = [y, y_pred, sample_weight if keras.tree.is_nested(sample_weight) else None]
+    found = []
+    for (_, recording, weight, name), given in zip(_needed(compiled, "_flat_losses"), seen, strict=True):
+        places = [
+            next((place for place, leaf in enumerate(keras.tree.flatten(tree)) if leaf is each), None)
+            for tree, each in zip(trees, given, strict=True)
+        ]
+        if None in places[:2]:
+            raise ValueError(f"The loss {name} must have one target and one output.")
+        found.append(LossOfOutput(name, recording.given, weight, places[0], places[1], places[2] if trees[2] else None))
+    return found
+
+
 def idf_weights(layer: Any) -> Any:
     """The inverse document frequencies that a lookup layer was adapted to; None where it has none.
 
@@ -96,13 +162,13 @@ def takes_training(model: Any) -> bool:
         return "training" in inspect.signature(model.call).parameters
 
 
-def last_operation(model: Any) -> Any:
-    """The layer or operation that makes the first output of a model; None for a subclassed model, which has no graph.
+def last_operation(model: Any, output: int = 0) -> Any:
+    """The layer or operation that makes an output of a model; None for a subclassed model, which has no graph.
 
     Relies on `KerasTensor._keras_history` (keras/src/ops/node.py). Without it: None, as for a subclassed model.
     """
     try:
-        return model.outputs[0]._keras_history.operation
+        return model.outputs[output]._keras_history.operation
     except (AttributeError, IndexError, TypeError):
         return None
 

@@ -107,9 +107,9 @@ def _some(data: Data) -> Data:
         return data
     parts = {}
     for split in ("train", "val", "test"):
-        x, y = data.split(split)
-        rows = np.random.default_rng(0).permutation(len(y))[:MOST_EXAMPLES]
+        examples = data.examples(split)
+        rows = np.random.default_rng(0).permutation(len(keras.tree.flatten(examples)[0]))[:MOST_EXAMPLES]
         rows.sort()  # Few enough to read them from a file in its order.
-        parts[f"x_{split}"] = keras.tree.map_structure(lambda array, rows=rows: array[rows], x)
-        parts[f"y_{split}"] = y[rows]
+        some = keras.tree.map_structure(lambda array, rows=rows: array[rows], examples)
+        parts |= {f"{name}_{split}": part for name, part in zip(("x", "y", "sample_weight"), some, strict=False)}
     return dataclasses.replace(data, **parts)

@@ -198,8 +198,8 @@ class Steps:
             batches = tensorflow_private.with_cardinality(batches, data.n_train // batch_size)
             return {"x": batches, "shuffle": False, "epochs": MOST_EPOCHS}
         full = data.n_train // batch_size * batch_size
-        x, y = keras.tree.map_structure(lambda array: np.asarray(array[:full]), (data.x_train, data.y_train))
-        return {"x": x, "y": y, "batch_size": batch_size, "shuffle": False, "epochs": MOST_EPOCHS}
+        examples = keras.tree.map_structure(lambda array: np.asarray(array[:full]), data.examples("train"))
+        return {**engine.as_arguments(examples), "batch_size": batch_size, "shuffle": False, "epochs": MOST_EPOCHS}
 
     def _updates_in_block(self, batch_size: int, seconds: float) -> int:
         """Updates in a block that lasts its share of the seconds; 1 where an update has not been timed yet."""

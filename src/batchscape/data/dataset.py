@@ -28,37 +28,58 @@ class Data:
 
     Attributes:
         x_train, x_val, x_test: Inputs, arrays of shape (n, ...) or trees of such arrays.
-        y_train, y_val, y_test: Targets, shape (n, ...).
+        y_train, y_val, y_test: Targets, shape (n, ...), or trees of such arrays for several outputs; None where there are
+            none, as for an autoencoder that makes its loss itself.
         meta: `name`, `preprocessing`, `num_classes` (None for regression), `loss` (None where the model must say),
             and `sha256` of all arrays.
         pipeline: An unbatched `tf.data.Dataset` of the training examples where the user gave one; training is then fed
             from it, in its own order, and `x_train`, `y_train` are one pass over it.
+        sample_weight_train, sample_weight_val, sample_weight_test: What the loss of each example counts, shape (n,), or a
+            tree of such arrays, one for each output; None where all count alike.
     """
 
     x_train: Any
-    y_train: np.ndarray
+    y_train: Any
     x_val: Any
-    y_val: np.ndarray
+    y_val: Any
     x_test: Any
-    y_test: np.ndarray
+    y_test: Any
     meta: Mapping[str, Any]
     pipeline: Any = None
+    sample_weight_train: Any = None
+    sample_weight_val: Any = None
+    sample_weight_test: Any = None
 
     @property
     def n_train(self) -> int:
         """Number of training examples."""
-        return len(self.y_train)
+        return n_examples(self.x_train)
 
-    def split(self, name: str) -> tuple[Any, np.ndarray]:
+    def split(self, name: str) -> tuple[Any, Any]:
         """Inputs and targets of `"train"`, `"val"` or `"test"`."""
-        if name not in ("train", "val", "test"):
-            raise unknown_name("split", name, ("train", "val", "test"))
+        _check_split(name)
         return getattr(self, f"x_{name}"), getattr(self, f"y_{name}")
+
+    def examples(self, name: str) -> tuple:
+        """`(x,)`, `(x, y)` or `(x, y, sample_weight)` of `"train"`, `"val"` or `"test"`: what there is, as `fit` takes it."""
+        parts = *self.split(name), getattr(self, f"sample_weight_{name}")
+        return tuple(part for part in parts if part is not None)
 
     def __repr__(self) -> str:
         shape = optree.tree_map(lambda array: array.shape[1:], self.x_train)
-        sizes = f"{len(self.y_train)} train, {len(self.y_val)} validation, {len(self.y_test)} test"
+        train, val, test = (n_examples(x) for x in (self.x_train, self.x_val, self.x_test))
+        sizes = f"{train} train, {val} validation, {test} test"
         return f"Data({self.meta['name']}: {sizes}; inputs {shape}; {self.meta['preprocessing']})"
+
+
+def _check_split(name: str) -> None:
+    if name not in ("train", "val", "test"):
+        raise unknown_name("split", name, ("train", "val", "test"))
+
+
+def n_examples(tree: Any) -> int:
+    """Number of examples in an array, or in a tree of them."""
+    return len(optree.tree_leaves(tree)[0])
 
 
 def load_dataset(source: Any = "digits", *, train_size: int | None = None) -> Data:

@@ -16,7 +16,7 @@ import optree
 from batchscape.data.dataset import Data, load_dataset
 from batchscape.errors import InvalidInput, StoreError
 
-FIELDS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+FIELDS = tuple(f"{part}_{split}" for split in ("train", "val", "test") for part in ("x", "y", "sample_weight"))
 """The fields of a `Data` that hold arrays."""
 
 
@@ -63,7 +63,7 @@ def write(data: Data, folder: pathlib.Path) -> DataFiles:
         raise StoreError(f"{folder} cannot be written: {error.strerror or f'{error}; is the disk full?'}") from error
     except ValueError as error:
         raise InvalidInput(
-            f"Arrays for other processes must hold numbers. Received: objects in {data.meta['name']}"
+            f"Arrays for other processes must hold numbers or strings. Received: objects in {data.meta['name']}"
         ) from error
     return DataFiles(folder, data.meta["sha256"], optree.tree_unflatten(structure, names), data.meta)
 

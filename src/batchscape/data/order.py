@@ -34,28 +34,35 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
 
 
-def make_dataset(x, y, batch_size: int, seed: int, epoch: int, *, last_batch: str = "keep"):
-    """A `tf.data` pipeline over one epoch of (x, y) mini-batches in `epoch_order`.
+def make_dataset(x, y=None, sample_weight=None, *, batch_size: int, seed: int, epoch: int, last_batch: str = "keep"):
+    """A `tf.data` pipeline over one epoch of mini-batches in `epoch_order`.
 
     Args:
         x: Inputs, an array of shape (n, ...) or a tree of such arrays.
-        y: Targets, shape (n, ...).
+        y: Targets, likewise; None where there are none.
+        sample_weight: What the loss of each example counts, likewise; None where all count alike.
         batch_size: Examples per batch, int ≥ 1.
         seed: Seed of the run, int ≥ 0.
         epoch: Zero-based epoch, int ≥ 0.
         last_batch: `"keep"` or `"drop"` the last partial batch.
 
     Returns:
-        A `tf.data.Dataset` of (x, y) pairs with shapes (batch_size, ...).
+        A `tf.data.Dataset` of what `fit` takes, such as (x, y), with shapes (batch_size, ...).
     """
     try:
+        import keras
         import tensorflow as tf
     except ModuleNotFoundError as error:
         raise InvalidInput(
             "A tf.data.Dataset needs TensorFlow: install batchscape[tensorflow]. Received: none"
         ) from error
 
-    order = epoch_order(len(y), seed, epoch)
-    on_device = optree.tree_map(tf.convert_to_tensor, (x, y))
+    examples = tuple(part for part in (x, y, sample_weight) if part is not None)
+    order = epoch_order(len(optree.tree_leaves(x)[0]), seed, epoch)
+    on_device = optree.tree_map(tf.convert_to_tensor, examples)
     rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=last_batch == "drop")
-    return rows.map(lambda index: optree.tree_map(lambda array: tf.gather(array, index), on_device))
+
+    def batch(index):
+        return keras.utils.pack_x_y_sample_weight(*optree.tree_map(lambda array: tf.gather(array, index), on_device))
+
+    return rows.map(batch)

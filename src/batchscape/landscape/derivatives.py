@@ -48,11 +48,11 @@ class Derivatives(abc.ABC):
     Args:
         model: A built Keras model.
         x: Inputs, shape (n, ...) or a tree of such arrays; they are put on the device.
-        y: Targets, shape (n, ...).
+        y: Targets, shape (n, ...) or a tree of such arrays; None where there are none.
         loss: The loss of the model, as `losses.resolve_loss` gives it.
         metrics: Functions (y_true, y_pred) -> one value an example.
         chunk: Largest number of examples in a forward pass; the batch size of a loss that depends on the batch.
-        sample_weight: What the loss of each example counts, shape (n,); 1 if None.
+        sample_weight: What the loss of each example counts, shape (n,) or a tree of such arrays; 1 if None.
         regularizers: Whether penalties of weights are part of the loss.
         jit: Whether XLA compiles; by the rule of the backend if None.
     """
@@ -73,9 +73,10 @@ class Derivatives(abc.ABC):
         self._model, self._model_loss, self._metrics, self._chunk = model, loss, metrics, chunk
         self._regularizers, self._is_weighted = regularizers, sample_weight is not None
         self._n_values = 1 + len(metrics)
-        self._n = len(y)
+        self._n = len(keras.tree.flatten(x)[0])
         counts = np.ones(self._n) if sample_weight is None else sample_weight
-        self._examples = self._to_device((x, y, counts.astype(np.float32)))
+        counts = keras.tree.map_structure(lambda array: np.asarray(array, np.float32), counts)
+        self._examples = self._to_device((x, () if y is None else y, counts))
         self._shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self._dtype = model.trainable_variables[0].dtype
@@ -217,7 +218,7 @@ class Derivatives(abc.ABC):
             self._variables(trainable),
             other,
             x,
-            y,
+            None if isinstance(y, tuple) and not y else y,
             self._metrics,
             sample_weight=counts if self._is_weighted else None,
             regularizers=self._regularizers,

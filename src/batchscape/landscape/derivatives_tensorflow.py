@@ -146,8 +146,8 @@ class Derivatives(derivatives.Derivatives):
         x, y, counts = examples
         variables = self._variables(trainable)
         y_pred = backend.stateless_call(self._model, variables, other, x, training=False)[0]
-        losses = self._model_loss.of_examples(y, y_pred)
-        loss = self._masked_sum(losses * tf.cast(counts, losses.dtype), inside)
+        losses = self._model_loss.of_examples(y, y_pred, counts if self._is_weighted else None)
+        loss = self._masked_sum(losses, inside)
         squares = example_norms.square_norms(loss, example_norms.uses(variables, inside.shape[0]))
         return tf.cast(tf.gradients(loss, trainable)[0], tf.float64), tf.cast(squares, tf.float64)
 

@@ -29,12 +29,14 @@ class Objective:
     `weights`, unless they are estimated anew.
 
     Args:
-        model: Any built Keras 3 model with one output.
+        model: Any built Keras 3 model.
         x: Inputs, shape (n, ...) or a tree of such arrays.
-        y: Targets, shape (n, ...).
-        loss: A Keras loss, its name or a function; None for the compiled one, or what the labels say.
+        y: Targets, shape (n, ...), or a tree of such arrays for several outputs; None where the model takes none.
+        loss: A Keras loss, its name or a function, or a list or dict of these; None for the compiled one, or what the labels
+            say.
         metrics: Names of Keras metrics that are means over examples.
-        sample_weight: What the loss of each example counts, shape (n,); the loss is Σ sᵢℓᵢ / n, as in Keras.
+        sample_weight: What the loss of each example counts, shape (n,), or a tree of such arrays, one for each output; the
+            loss is Σ sᵢℓᵢ / n, as in Keras.
         regularizers: Whether penalties of weights are part of the loss, as in `evaluate`.
         batch_norm: Where the moments of BatchNorm come from at a point between several weights: `"interpolate"`, from
             theirs (beyond the ends, from the nearest one, for a variance must stay positive); `"keep"`, from the first;
@@ -61,11 +63,11 @@ class Objective:
         self,
         model: keras.Model,
         x: Any,
-        y: np.ndarray,
+        y: Any = None,
         loss: Any = None,
         *,
         metrics: tuple[str, ...] = ("accuracy",),
-        sample_weight: np.ndarray | None = None,
+        sample_weight: Any = None,
         regularizers: bool = True,
         batch_norm: str = "interpolate",
         moments_from: tuple[int, int] = (8, 256),
@@ -73,36 +75,39 @@ class Objective:
     ):
         if not isinstance(model, keras.Model) or not model.built:
             raise InvalidInput(f"Objective needs a built keras.Model. Received: {type(model).__name__}, not built")
-        x, y = keras.tree.map_structure(np.asarray, x), np.asarray(y)
-        if any(len(leaf) != len(y) for leaf in keras.tree.flatten(x)) or not len(y):
-            lengths = [len(leaf) for leaf in keras.tree.flatten(x)]
+        x = keras.tree.map_structure(np.asarray, x)
+        y = None if y is None else keras.tree.map_structure(np.asarray, y)
+        lengths = [[len(leaf) for leaf in keras.tree.flatten(part)] for part in ([x] if y is None else [x, y])]
+        n = lengths[0][0]
+        if {length for part in lengths for length in part} != {n} or not n:
             raise InvalidInput(
-                f"Inputs and targets must have equal lengths, at least 1. Received: {lengths} and {len(y)}"
+                "Inputs and targets must have equal lengths, at least 1. Received: "
+                + " and ".join(str(part[0] if len(part) == 1 else part) for part in lengths)
             )
         if batch_size is not None and batch_size < 1:
             raise InvalidInput(f"batch_size must be an integer ≥ 1. Received: batch_size={batch_size}")
         if batch_norm not in BATCH_NORM:
             raise unknown_name("batch_norm", batch_norm, BATCH_NORM)
         if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight, np.float32)
-            if sample_weight.shape != (len(y),) or not (np.isfinite(sample_weight) & (sample_weight >= 0)).all():
-                raise InvalidInput(
-                    f"sample_weight must be {len(y)} finite numbers ≥ 0. Received: shape {sample_weight.shape}"
-                )
+            sample_weight = keras.tree.map_structure(lambda each: np.asarray(each, np.float32), sample_weight)
+            for each in keras.tree.flatten(sample_weight):
+                if each.shape[:1] != (n,) or not (np.isfinite(each) & (each >= 0)).all():
+                    raise InvalidInput(f"sample_weight must be {n} finite numbers ≥ 0. Received: shape {each.shape}")
         if min(moments_from) < 1:
             raise InvalidInput(f"moments_from must be two integers ≥ 1. Received: moments_from={moments_from}")
-        self._model, self._n_examples = model, len(y)
+        self._model, self._n_examples = model, n
         self._batch_norm, self._regularizers = batch_norm, regularizers
-        self._digest = digest([*keras.tree.flatten(x), y])
-        self._rows_of_moments = _some_rows(len(y), *moments_from)
+        examples = tuple(part for part in (x, y, sample_weight) if part is not None)
+        self._digest = digest(keras.tree.flatten(examples))
+        self._rows_of_moments = _some_rows(n, *moments_from)
         self._at: tuple[np.ndarray, list] | None = None
-        self._loss = losses.resolve_loss(model, x, y, loss)
+        self._loss = losses.resolve_loss(model, x, y, loss, sample_weight=sample_weight)
         warn(*self._loss.caveats())
         if loss is None and model.compiled:
-            found = agreement.disagreement(model, self._loss, x, y, agreement.compute_loss_of(model))
+            found = agreement.disagreement(model, self._loss, examples, agreement.compute_loss_of(model))
             warn(*([found] if found else []))
-        self._batch_size = batch_size or (len(y) if self._loss.why_batch else CHUNK)
-        counted = metric_functions(metrics, model, x, y)
+        self._batch_size = batch_size or (n if self._loss.why_batch else CHUNK)
+        counted = metric_functions(metrics, model, x, y, self._loss)
         self.names = ("loss", *counted)
         self._derivatives = derivatives.derivatives(
             model, x, y, self._loss, list(counted.values()), chunk=self._batch_size, sample_weight=sample_weight,
@@ -336,12 +341,14 @@ def objective_of(
     """The objective of a model on `"train"`, `"val"` or `"test"` data, with the loss it was trained with.
 
     Args:
-        model: Any built Keras 3 model with one output.
+        model: Any built Keras 3 model.
         data: The data.
         split: `"train"`, `"val"` or `"test"`.
         loss, batch_norm: See `Objective`; without a `loss`, the compiled one or that of the data.
     """
-    return Objective(model, *data.split(split), losses.loss_of(model, data, loss), batch_norm=batch_norm)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data.examples(split))
+    found = losses.loss_of(model, data, loss)
+    return Objective(model, x, y, found, sample_weight=sample_weight, batch_norm=batch_norm)
 
 
 @functools.cache

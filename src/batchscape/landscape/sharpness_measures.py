@@ -67,8 +67,9 @@ def measure_published(
         examples, and losses and accuracies such as `test_loss_reestimated`.
     """
     measured = measure_sharpness(model, data, loss, names=names)
-    x = keras.tree.map_structure(lambda array: array[:hessian_examples], data.x_train)
-    part = Objective(model, x, data.y_train[:hessian_examples], losses.loss_of(model, data, loss))
+    some = keras.tree.map_structure(lambda array: array[:hessian_examples], data.examples("train"))
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(some)
+    part = Objective(model, x, y, losses.loss_of(model, data, loss), sample_weight=sample_weight)
     anew = {split: objective_of(model, data, split, loss=loss, batch_norm="reestimate") for split in ("train", "test")}
 
     def measure(record: Record) -> dict[str, Any]:

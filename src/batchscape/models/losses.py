@@ -9,7 +9,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,25 +36,56 @@ ONE_BY_ONE = (
 """Losses whose value for an example does not depend on the others in its batch; of other losses nobody knows."""
 
 
+class Term(NamedTuple):
+    """The loss of one output of a model.
+
+    Attributes:
+        name: The name of the output, or of the loss where there is one output.
+        loss: The Keras loss.
+        weight: What it counts in the sum of all.
+        target, output: Places of its target and its output in flat order.
+        sample_weight: Place of its sample weights; None where all outputs share them.
+    """
+
+    name: str
+    loss: keras.Loss
+    weight: float = 1.0
+    target: int = 0
+    output: int = 0
+    sample_weight: int | None = None
+
+    def given(self, y, y_pred, sample_weight=None) -> tuple:
+        """Its target, output and sample weights among those of the model."""
+        if self.sample_weight is not None and sample_weight is not None:
+            sample_weight = keras.tree.flatten(sample_weight)[self.sample_weight]
+        return keras.tree.flatten(y)[self.target], keras.tree.flatten(y_pred)[self.output], sample_weight
+
+    def of_examples(self, y, y_pred, sample_weight=None):
+        """The loss of each example, shape (batch,), without the weight of the output."""
+        return example_losses(self.loss, *self.given(y, y_pred, sample_weight))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ModelLoss:
     """What `fit` minimises for a model and `evaluate` reports, on any batch and at any weights.
 
     Attributes:
-        name: The name of the compiled loss; `"add_loss"` where layers add all of it, `"compute_loss"` where the model has its
-            own.
-        compiled: The Keras loss to compile the model with; None where there is none.
-        weight: What the compiled loss counts, beside what layers add.
+        name: The name of the compiled loss, or those of all outputs; `"add_loss"` where layers add all of it,
+            `"compute_loss"` where the model has its own.
+        compiled: The losses to compile the model with, as `compile` takes them; None where there are none.
+        weights: What they count, as `compile` takes it; None where all count alike.
+        terms: The losses by output.
         own: Whether the model has a `compute_loss` of its own.
         adds: Whether layers or regularizers add to it.
-        has_values: Whether the compiled loss is the mean of one value an example, which may depend on the others.
+        has_values: Whether the compiled losses are means of one value an example, which may depend on the others.
         by_example: Whether the loss is the mean of `of_examples`, and nothing else.
         why_batch: Why a batch has another loss than the mean of those of its parts; "" where it has not.
     """
 
     name: str
-    compiled: keras.Loss | None
-    weight: float = 1.0
+    compiled: Any
+    weights: Any = None
+    terms: tuple[Term, ...] = ()
     own: bool = False
     adds: bool = False
     has_values: bool = True
@@ -63,14 +94,14 @@ class ModelLoss:
 
     def compile(self, model: keras.Model, optimizer: keras.Optimizer, **options: Any) -> None:
         """Compile a model with this loss as Keras does, past a `compile` of its class, which its builder has called."""
-        weights = None if self.weight == 1 else [self.weight]
-        loss = self.compiled if weights is None else [self.compiled]
-        keras.Model.compile(model, optimizer, loss, loss_weights=weights, **options)
+        keras.Model.compile(model, optimizer, self.compiled, loss_weights=self.weights, **options)
 
-    def of_examples(self, y, y_pred):
+    def of_examples(self, y, y_pred, sample_weight=None):
         """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
-        values = example_losses(self.compiled, y, y_pred)
-        return values if self.weight == 1 else self.weight * values
+        values = [
+            _times(term.weight, term.of_examples(y, y_pred, sample_weight), len(self.terms)) for term in self.terms
+        ]
+        return values[0] if len(values) == 1 else sum(values[1:], values[0])
 
     def values(
         self,
@@ -92,9 +123,9 @@ class ModelLoss:
             model: The model; one with its own `compute_loss` must be compiled.
             trainable: Values of its trainable variables.
             other: Values of its non-trainable variables.
-            x, y: Inputs and targets of the batch, shape (batch, ...); inputs may be a tree.
-            metrics: Functions (y_true, y_pred) -> one value an example.
-            sample_weight: What each example counts, shape (batch,).
+            x, y: Inputs and targets of the batch, shape (batch, ...), or trees of them; y may be None.
+            metrics: Functions (y_true, y_pred, sample_weight) -> one value an example.
+            sample_weight: What each example counts, shape (batch,), or a tree of such arrays, one for each output.
             regularizers: Whether penalties of weights are part of it.
 
         Returns:
@@ -107,18 +138,16 @@ class ModelLoss:
         with keras.StatelessScope(state_mapping=variables, collect_losses=True):
             y_pred = outputs.call(model, x)
             if self.by_example:
-                first = self.of_examples(y, y_pred)
-                first = first if sample_weight is None else first * ops.cast(sample_weight, first.dtype)
+                first = self.of_examples(y, y_pred, sample_weight)
             else:
                 value = self._of_batch(model, x, y, y_pred, sample_weight, regularizers)
-                first = ops.broadcast_to(value, (ops.shape(y)[0],))
-            return [first, *(metric(y, y_pred) for metric in metrics)]
+                first = ops.broadcast_to(value, (ops.shape(keras.tree.flatten(x)[0])[0],))
+            return [first, *(metric(y, y_pred, sample_weight) for metric in metrics)]
 
-    def mean(self, model: keras.Model, x, y) -> float:
+    def mean(self, model: keras.Model, x, y=None, sample_weight=None) -> float:
         """The mean of `values` of a batch, arrays of shape (batch, ...), at the weights that a model has now."""
-        value = self.values(model, *outputs.values_of(model), *keras.tree.map_structure(ops.convert_to_tensor, (x, y)))[
-            0
-        ]
+        x, y, sample_weight = as_tensors((x, y, sample_weight))
+        value = self.values(model, *outputs.values_of(model), x, y, sample_weight=sample_weight)[0]
         return float(ops.convert_to_numpy(ops.mean(ops.cast(value, "float32"))))
 
     def _of_batch(self, model: keras.Model, x, y, y_pred, sample_weight, regularizers: bool):
@@ -127,13 +156,12 @@ class ModelLoss:
             total = keras_private.compute_loss(model, x, y, y_pred, sample_weight)
         else:
             parts = [ops.sum(term) for term in model.losses]
-            if self.has_values:  # Keras divides its own mean among the devices of a strategy.
-                values = self.of_examples(y, y_pred)
-                parts.append(
-                    ops.mean(values if sample_weight is None else values * ops.cast(sample_weight, values.dtype))
-                )
-            elif self.compiled is not None:
-                parts.append(self.weight * self.compiled(y, y_pred, sample_weight))
+            if not self.terms:
+                pass
+            elif self.has_values:  # Keras divides its own mean among the devices of a strategy.
+                parts.append(ops.mean(self.of_examples(y, y_pred, sample_weight)))
+            else:
+                parts += [term.weight * term.loss(*term.given(y, y_pred, sample_weight)) for term in self.terms]
             total = ops.sum([ops.cast(part, parts[-1].dtype) for part in parts]) if parts else ops.zeros(())
         if not regularizers:
             weights = [variable for variable in model.trainable_variables if variable.regularizer is not None]
@@ -150,7 +178,7 @@ class ModelLoss:
 
 
 def resolve_loss(
-    model: keras.Model, x, y: np.ndarray, requested: Any = None, *, fallback: str | None = None
+    model: keras.Model, x, y: Any, requested: Any = None, *, sample_weight: Any = None, fallback: str | None = None
 ) -> ModelLoss:
     """The loss to minimise: the requested one, else what the model was compiled with, else the data's, else inferred.
 
@@ -158,10 +186,11 @@ def resolve_loss(
     probabilities according to the model's last activation.
 
     Args:
-        model: A built Keras model with one output.
+        model: A built Keras model.
         x: Inputs, shape (n, ...) or a tree of such arrays; a few are enough.
-        y: All targets, shape (n, ...).
-        requested: A Keras loss, its name, a function (y_true, y_pred), a `ModelLoss`, or None.
+        y: All targets, shape (n, ...) or a tree of such arrays; None where there are none.
+        requested: A Keras loss, its name, a function (y_true, y_pred), a list or dict of these, a `ModelLoss`, or None.
+        sample_weight: What examples count, shape (n,), or a tree of such arrays, one for each output.
         fallback: The loss that goes with the data, by name.
 
     Raises:
@@ -177,100 +206,177 @@ def resolve_loss(
             f"The own compute_loss of {type(model).__name__} decides what is minimised: compile the model with the loss that "
             f"it uses, and leave out loss. Received: loss={requested!r}"
         )
-    loss, weight = None, 1.0
+    given, weights = None, None
     if model.compiled and not requested:
-        loss, weight = _compiled_loss(model, seen.output, y)
+        given, weights = model.loss, keras_private.compiled_loss_weights(model)
     elif not own:
-        loss = _chosen_loss(model, x, y, requested or fallback, seen.output)
-    if loss is None and not own and not seen.adds:
+        given = _chosen_loss(y, requested or fallback, seen)
+    if given is None and not own and not seen.adds:
         raise InvalidInput(
             f"{model.name} was compiled without a loss, and its layers add none: compile it with a loss, or give loss=... "
             "(--loss ...). Received: loss=None"
         )
-    y_some = y[: len(seen.output)]
-    why, has_values = "", False
-    if loss is not None and not own:
-        _warn_of_logits(model, loss, seen.output)
-        _check_targets(loss, y, seen.output)
-        why = _why_no_mean(loss, seen)
-        has_values = not why and _has_values(loss, y_some, seen.output)
-    name = "compute_loss" if own else "add_loss" if loss is None else loss.name
+    some_y, some_weight = (None if part is None else outputs.some_rows(part) for part in (y, sample_weight))
+    terms: tuple[Term, ...] = ()
+    if given is not None and not own and model.compiled and not requested:
+        given = keras.tree.map_structure(functools.partial(_as_loss, model), given)
+        terms = _terms(model, given, weights, some_y, seen, some_weight)
+        terms = tuple(_with_crossentropy(model, term, some_y, seen) for term in terms)
+    elif given is not None and not own:
+        terms = _terms(model, given, None, some_y, seen, some_weight)
+        terms = tuple(term._replace(loss=_requested_loss(model, x, term)) for term in terms)
+        given = _by_output(terms, seen.output)
+    for term in terms:
+        _check_output(term, seen)
+        _warn_of_logits(model, term.loss, seen.flat[term.output])
+        _check_targets(term.loss, keras.tree.flatten(y)[term.target], seen.flat[term.output])
+    why = "; ".join(dict.fromkeys(filter(None, (_why_no_mean(term, seen, sample_weight) for term in terms))))
+    has_values = bool(terms) and not why and all(_has_values(term, some_y, seen) for term in terms)
+    name = "compute_loss" if own else " + ".join(dict.fromkeys(_name_of(term, terms) for term in terms)) or "add_loss"
     found = ModelLoss(
-        name=name, compiled=loss, weight=weight, own=own, adds=seen.adds, has_values=has_values, by_example=False
-    )
-    why = why or _why_by_values(model, found, seen, some, y_some)
+        name=name, compiled=given, weights=weights, terms=terms, own=own, adds=seen.adds, has_values=has_values,
+        by_example=False,
+    )  # fmt: skip
+    why = why or _why_by_values(model, found, seen, some, some_y, some_weight)
     by_example = has_values and not seen.adds and not why
     return dataclasses.replace(found, by_example=by_example, why_batch=why)
 
 
-def _compiled_loss(model: keras.Model, predicted: np.ndarray, y: np.ndarray) -> tuple[keras.Loss | None, float]:
-    """The loss that a model was compiled with, as Keras takes it, and its weight."""
-    loss, weights = (_only(value, model) for value in (model.loss, keras_private.compiled_loss_weights(model)))
-    if loss in ("crossentropy", "ce"):
-        loss = _crossentropy(y, predicted)
-    if isinstance(loss, str):
-        loss = _from_name(loss, dtype=_dtype(model))
-    elif loss is not None and not isinstance(loss, keras.Loss):
-        loss = _FunctionLoss(loss, _dtype(model))
-    return loss, 1.0 if weights is None else float(weights)
+def _terms(model: keras.Model, losses: Any, weights: Any, y: Any, seen: outputs.Seen, sample_weight: Any) -> tuple:
+    """The losses by output, as Keras gives them targets and outputs."""
+    if y is None:
+        raise InvalidInput(
+            f"The loss of {model.name} needs targets: give (x, y); an autoencoder has its inputs as targets, (x, x). "
+            "Received: inputs alone"
+        )
+    try:
+        found = keras_private.losses_of_outputs(model, losses, weights, y, seen.output, sample_weight)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InvalidInput(
+            f"The losses of {model.name} do not fit its outputs and the targets: {telling_line(error)} Received: losses "
+            f"{_structure(losses)}, outputs {_structure(seen.output)}, targets {_structure(y)}"
+        ) from error
+    return tuple(
+        Term(each.name, each.loss, 1.0 if each.weight is None else float(each.weight), *each[3:]) for each in found
+    )
 
 
-def _only(value: Any, model: keras.Model) -> Any:
-    """What a list or dict of one says of the one output."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        if len(value) != 1:
-            raise InvalidInput(
-                f"The model must have one output. Received: {len(value)} losses or weights of {model.name}"
-            )
-        return value[0]
-    return value
+def _by_output(terms: Sequence[Term], output: Any) -> Any:
+    """The losses as `compile` takes them, in the structure of the outputs."""
+    by_output = {term.output: term.loss for term in terms}
+    losses = [by_output.get(place) for place in range(len(keras.tree.flatten(output)))]
+    return keras.tree.pack_sequence_as(output, losses) if keras.tree.is_nested(output) else losses[0]
 
 
-def _chosen_loss(model: keras.Model, x, y: np.ndarray, chosen: Any, predicted: np.ndarray) -> keras.Loss:
-    """A loss from what was asked for, or from the labels."""
+def _with_crossentropy(model: keras.Model, term: Term, y: Any, seen: outputs.Seen) -> Term:
+    """A term whose loss, where it is Keras' short name for one of three cross-entropies, is the one that fits."""
+    if not isinstance(term.loss, str):
+        return term
+    y_true, y_pred = keras.tree.flatten(y)[term.target], seen.flat[term.output]
+    return term._replace(loss=_from_name(_crossentropy(y_true, y_pred), dtype=_dtype(model)))
+
+
+def _structure(tree: Any) -> Any:
+    """A tree of losses or arrays in words: names and shapes."""
+    if keras.tree.is_nested(tree):
+        return keras.tree.map_structure(_structure, tree)
+    if hasattr(tree, "shape"):
+        return tuple(tree.shape)
+    return getattr(tree, "name", getattr(tree, "__name__", tree))
+
+
+def _as_loss(model: keras.Model, given: Any) -> Any:
+    """A loss as Keras takes it: itself, or that of its name or function; None, and "crossentropy", stay."""
+    if given is None or isinstance(given, keras.Loss) or given in ("crossentropy", "ce"):
+        return given
+    if isinstance(given, str):
+        return _from_name(given, dtype=_dtype(model))
+    return _FunctionLoss(given, _dtype(model))
+
+
+def _check_output(term: Term, seen: outputs.Seen) -> None:
+    shape = getattr(seen.flat[term.output], "shape", ())
+    if len(shape) < 2:
+        raise InvalidInput(
+            f"The output of the model must have shape (n, ...), such as (n, 1). Received: {tuple(shape)}"
+        )
+
+
+def _name_of(term: Term, terms: Sequence[Term]) -> str:
+    if len(terms) == 1:
+        return term.loss.name
+    factor = "" if term.weight == 1 else f"{term.weight:g} × "
+    return f"{factor}{term.loss.name} of {term.name}"
+
+
+def _times(weight: float, values, n_terms: int):
+    """The values of a term in the sum of all: several are added up in the precision of the sum."""
+    values = values if weight == 1 else weight * values
+    return values if n_terms == 1 else ops.cast(values, keras.config.floatx())
+
+
+def _chosen_loss(y: Any, chosen: Any, seen: outputs.Seen) -> Any:
+    """A loss from what was asked for, or from the labels; a list or dict of them for several outputs."""
     if chosen is None:
-        chosen = _infer(y, predicted)
+        if len(seen.flat) > 1 or keras.tree.is_nested(y) or y is None:
+            raise InvalidInput(
+                "A model with several outputs, or without targets, must say what its loss is: compile it with its losses. "
+                f"Received: outputs {_structure(seen.output)}, targets {_structure(y)}, no loss"
+            )
+        chosen = _infer(y, seen.output)
         _log_inferred(chosen)
-    if isinstance(chosen, str):
-        return _from_name(chosen, dtype=_dtype(model), from_logits=outputs.gives_logits(model, x))
-    if isinstance(chosen, keras.Loss):
-        return chosen
-    if callable(chosen):
-        return _FunctionLoss(chosen, _dtype(model))
-    raise InvalidInput(f"loss must be one Keras loss, its name or a function. Received: loss={chosen!r}")
+    for each in keras.tree.flatten(chosen):
+        if not (each is None or isinstance(each, str) or callable(each)):
+            raise InvalidInput(
+                "loss must be one Keras loss, its name or a function, or a list or dict of these for several outputs. "
+                f"Received: loss={chosen!r}"
+            )
+        if isinstance(each, str):
+            _class_of(each)
+    return chosen
+
+
+def _requested_loss(model: keras.Model, x, term: Term) -> keras.Loss:
+    """The loss of an output that was asked for: a cross-entropy by name takes what the output is."""
+    loss = term.loss
+    if isinstance(loss, str):
+        return _from_name(loss, dtype=_dtype(model), from_logits=outputs.gives_logits(model, x, term.output))
+    return loss if isinstance(loss, keras.Loss) else _FunctionLoss(loss, _dtype(model))
 
 
 def _dtype(model: keras.Model) -> str | None:
     return "float64" if model.dtype == "float64" else None
 
 
-def _has_values(loss: keras.Loss, y: np.ndarray, predicted: np.ndarray) -> bool:
+def _has_values(term: Term, y: Any, seen: outputs.Seen) -> bool:
     """Whether a loss has one value an example."""
+    y_true, y_pred, _ = map(ops.convert_to_tensor, (*term.given(y, seen.output)[:2], 0))
     try:
-        return example_losses(loss, *map(ops.convert_to_tensor, (y, predicted))).shape == (len(y),)
+        return example_losses(term.loss, y_true, y_pred).shape == (len(y_true),)
     except InvalidInput:
         return False
 
 
-def _why_no_mean(loss: keras.Loss, seen: outputs.Seen) -> str:
+def _why_no_mean(term: Term, seen: outputs.Seen, sample_weight: Any) -> str:
     """Why a Keras loss is no mean over all examples, by what is known of it; "" where it is one."""
+    loss = term.loss
     if loss.reduction not in _MEANS:
         return f"its reduction is {loss.reduction!r}"
+    if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
+        return "it is divided by the sum of the sample weights"
     if getattr(loss, "ignore_class", None) is not None:
         return "it is a mean over classes that are not ignored"
-    return "it is a mean over places that are not masked" if seen.masked else ""
+    return "it is a mean over places that are not masked" if seen.masked[term.output] else ""
 
 
-def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, x, y: np.ndarray) -> str:
+def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, *examples: Any) -> str:
     """Why a batch has another loss than the mean of those of its parts, by their values; "" where it has not.
 
     A model that draws random numbers in inference draws others for each part, so that its values say nothing.
     """
-    n = len(y)
+    n = len(keras.tree.flatten(examples[0])[0])
     try:
-        whole = _value(model, loss, x, y, slice(n))
+        whole = _value(model, loss, examples, slice(n))
     except Exception as error:
         if loss.own and not model.compiled:
             raise InvalidInput(
@@ -282,7 +388,7 @@ def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, x, y
         return ""
     cut = n // 2  # Halves: on JAX each number of examples is a compilation.
     try:
-        parts = [_value(model, loss, x, y, rows) for rows in (slice(cut), slice(cut, n))]
+        parts = [_value(model, loss, examples, rows) for rows in (slice(cut), slice(cut, n))]
     except Exception as error:
         return f"{cut} of {n} examples have none ({telling_line(error)})"
     mean = (cut * parts[0] + (n - cut) * parts[1]) / n
@@ -292,9 +398,18 @@ def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, x, y
     return f"that of {n} examples is {whole:.4g}, and the mean of those of its parts {mean:.4g}"
 
 
-def _value(model: keras.Model, loss: ModelLoss, x, y: np.ndarray, rows: slice) -> float:
+def _value(model: keras.Model, loss: ModelLoss, examples: Sequence, rows: slice) -> float:
     """The loss of some examples at the weights that a model has."""
-    return loss.mean(model, *keras.tree.map_structure(lambda array: array[rows], (x, y)))
+    return loss.mean(model, *(None if part is None else _rows_of(part, rows) for part in examples))
+
+
+def _rows_of(tree: Any, rows: slice) -> Any:
+    return keras.tree.map_structure(lambda array: array[rows], tree)
+
+
+def as_tensors(examples: Sequence) -> list:
+    """Trees of arrays as trees of tensors; None stays."""
+    return [None if part is None else keras.tree.map_structure(ops.convert_to_tensor, part) for part in examples]
 
 
 def _warn_of_logits(model: keras.Model, loss: keras.Loss, predicted: np.ndarray) -> None:
@@ -371,21 +486,33 @@ def _log_inferred(loss: str) -> None:
 
 def loss_of(model: keras.Model, data: Data, requested: Any = None) -> ModelLoss:
     """The loss of a model on a data set; see `resolve_loss`."""
-    targets = np.concatenate([data.y_train, data.y_val, data.y_test])
-    return resolve_loss(model, data.x_train, targets, requested, fallback=data.meta["loss"])
+    return resolve_loss(
+        model, data.x_train, all_targets(data), requested,
+        sample_weight=data.sample_weight_train, fallback=data.meta["loss"],
+    )  # fmt: skip
 
 
-def missing_labels(loss: keras.Loss, data: Data) -> list[str]:
+def all_targets(data: Data) -> Any:
+    """The targets of all three parts, one after the other; None where there are none."""
+    if data.y_train is None:
+        return None
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), data.y_train, data.y_val, data.y_test)
+
+
+def missing_labels(loss: ModelLoss, data: Data) -> list[str]:
     """A sentence to tell where classes of a model have no example: labels with gaps train outputs in vain."""
-    y = np.concatenate([np.ravel(part) for part in (data.y_train, data.y_val, data.y_test)])
-    if "sparse" not in loss.name or data.y_train.ndim > 1 or y.dtype.kind not in "iu" or not y.size:
-        return []
-    n_classes, occur = int(y.max()) + 1, len(np.unique(y))
-    if occur == n_classes:
-        return []
-    return [
-        f"Labels of {data.meta['name']} lie in 0..{n_classes - 1}, but only {occur} of these {n_classes} classes occur."
-    ]
+    found = []
+    for term in loss.terms:
+        y = keras.tree.flatten(all_targets(data))[term.target]
+        if "sparse" not in term.loss.name or y.ndim > 1 or y.dtype.kind not in "iu" or not y.size:
+            continue
+        n_classes, occur = int(y.max()) + 1, len(np.unique(y))
+        if occur != n_classes:
+            found.append(
+                f"Labels of {data.meta['name']} lie in 0..{n_classes - 1}, but only {occur} of these {n_classes} classes "
+                "occur."
+            )
+    return found
 
 
 def _infer(y: np.ndarray, predicted: np.ndarray) -> str:
@@ -415,6 +542,13 @@ def _crossentropy(y: np.ndarray, predicted: np.ndarray) -> str:
 
 def _from_name(name: str, *, dtype: str | None, from_logits: bool | None = None) -> keras.Loss:
     """A Keras loss by its name, `from_logits` as Keras has it unless it is given."""
+    name, kind = _class_of(name)
+    options = {} if from_logits is None or name not in _CROSSENTROPIES else {"from_logits": from_logits}
+    return kind(dtype=dtype, **options)
+
+
+def _class_of(name: str) -> tuple[str, type[keras.Loss]]:
+    """The full name of a Keras loss, and its class."""
     known = _named_losses()
     if name not in known:
         try:  # Keras knows short names, such as "mse", and class names.
@@ -424,8 +558,7 @@ def _from_name(name: str, *, dtype: str | None, from_logits: bool | None = None)
         name = getattr(found, "__name__", getattr(found, "name", name))
     if name not in known:
         raise unknown_name("loss", name, known)
-    options = {} if from_logits is None or name not in _CROSSENTROPIES else {"from_logits": from_logits}
-    return known[name](dtype=dtype, **options)
+    return name, known[name]
 
 
 @functools.cache
@@ -449,9 +582,9 @@ class _FunctionLoss(keras.Loss):
         return self.function(y_true, y_pred)
 
 
-def example_losses(loss: keras.Loss, y, y_pred):
+def example_losses(loss: keras.Loss, y, y_pred, sample_weight=None):
     """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
-    return mean_per_example(keras_private.without_reduction(loss)(y, y_pred))
+    return mean_per_example(keras_private.without_reduction(loss)(y, y_pred, sample_weight))
 
 
 def mean_per_example(values):

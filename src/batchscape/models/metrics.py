@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,26 +12,47 @@ from keras import ops
 from batchscape.data.splits import class_labels, is_one_hot
 from batchscape.errors import unknown_name
 from batchscape.models import outputs
-from batchscape.models.losses import mean_per_example
+from batchscape.models.losses import ModelLoss, Term, mean_per_example
 
 
-def metric_functions(names: Sequence[str], model: keras.Model, x, y: np.ndarray) -> dict[str, Callable]:
-    """Functions (y_true, y_pred) -> one value an example, by name.
+def metric_functions(
+    names: Sequence[str], model: keras.Model, x, y: Any, loss: ModelLoss | None = None
+) -> dict[str, Callable]:
+    """Functions (y_true, y_pred, sample_weight=None) -> one value an example, by name.
 
-    `"accuracy"` counts right classes, whatever form the labels have; it is left out where targets are no labels.
+    `"accuracy"` counts right classes, whatever form the labels have; it is left out where targets are no labels. Of a model
+    with several outputs, each output has its own under its name, as in Keras, `digit_accuracy`, and its loss, `digit_loss`.
 
     Args:
         names: Names of Keras metrics that are means over examples.
         model: A built Keras model.
         x: Inputs, a few are enough.
-        y: Targets, shape (n, ...).
+        y: Targets, shape (n, ...), or a tree of such arrays; None where there are none.
+        loss: The loss, which says what target each output has; None for one of both.
     """
+    terms = (Term("", None),) if loss is None else loss.terms
+    functions: dict[str, Callable] = {}
+    for term in terms if y is not None else ():
+        several = f"{term.name}_" if len(terms) > 1 else ""
+        if several:
+            functions[f"{several}loss"] = term.of_examples
+        for name, function in _of_output(names, model, x, keras.tree.flatten(y)[term.target], term.output).items():
+            functions[several + name] = functools.partial(_of_term, term, function)
+    return functions
+
+
+def _of_term(term: Term, function: Callable, y, y_pred, sample_weight=None):
+    return function(*term.given(y, y_pred)[:2])
+
+
+def _of_output(names: Sequence[str], model: keras.Model, x, y: np.ndarray, output: int) -> dict[str, Callable]:
+    """Functions (target, output) -> one value an example, by name, for one output."""
     functions: dict[str, Callable] = {}
     for name in names:
         function = getattr(keras.metrics, name, None)
         if name in ("accuracy", "acc"):
-            if _are_classes(y, outputs.look(model, outputs.some_rows(x)).output):
-                functions["accuracy"] = _accuracy(model, x, one_hot=is_one_hot(y))
+            if _are_classes(y, outputs.look(model, outputs.some_rows(x)).flat[output]):
+                functions["accuracy"] = _accuracy(model, x, output, one_hot=is_one_hot(y))
         elif inspect.isfunction(function):
             functions[name] = functools.partial(_example_metric, function)
         else:
@@ -51,8 +73,8 @@ def _example_metric(function: Callable, y, y_pred):
     return mean_per_example(function(y, y_pred))
 
 
-def _accuracy(model: keras.Model, x, *, one_hot: bool) -> Callable:
-    threshold = 0.0 if outputs.gives_logits(model, x) else 0.5
+def _accuracy(model: keras.Model, x, output: int, *, one_hot: bool) -> Callable:
+    threshold = 0.0 if outputs.gives_logits(model, x, output) else 0.5
 
     def accuracy(y, y_pred):
         if y_pred.shape[-1] == 1:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from batchscape.backend import keras_private
-from batchscape.errors import InvalidInput, UserCodeError, telling_line
+from batchscape.errors import UserCodeError, telling_line
 
 ROWS = 32
 """How many examples are looked at."""
@@ -34,23 +34,27 @@ class Seen(NamedTuple):
     """What a model gives for a few examples in inference mode.
 
     Attributes:
-        output: Its output, shape (n, ...).
-        masked: Whether layers have put a mask on it.
+        output: Its output, shape (n, ...), or a tree of them.
+        masked: Whether layers have put a mask on it, for each output in flat order.
         adds: Whether layers or regularizers add to the loss.
         draws: Whether it draws random numbers.
     """
 
-    output: np.ndarray
-    masked: bool
+    output: Any
+    masked: list[bool]
     adds: bool
     draws: bool
+
+    @property
+    def flat(self) -> list:
+        """The outputs in flat order."""
+        return keras.tree.flatten(self.output)
 
 
 def look(model: keras.Model, x: Any) -> Seen:
     """What a model gives for some examples.
 
     Raises:
-        InvalidInput: If it has several outputs, or one without an axis of examples.
         UserCodeError: If it does not take them.
     """
     variables = [*model.trainable_variables, *model.non_trainable_variables]
@@ -63,32 +67,31 @@ def look(model: keras.Model, x: Any) -> Seen:
         raise UserCodeError(
             f"The model {model.name} does not take these inputs: {telling_line(error)} Received: inputs of shape {shapes}"
         ) from error
-    if not hasattr(output, "shape"):
-        raise InvalidInput(f"The model must have one output. Received: {type(output).__name__} from {model.name}")
-    if len(output.shape) < 2:
-        raise InvalidInput(
-            f"The output of the model must have shape (n, ...), such as (n, 1). Received: {tuple(output.shape)}"
-        )
     before = {id(variable): variable.value for variable in variables}
     weights = {id(weight) for weight in model.weights}
     # What it would change that is no weight: seeds, its own or the global one.
     draws = any(value is not before.get(i) for i, value in scope.state_mapping.items() if i not in weights)
-    return Seen(keras.ops.convert_to_numpy(output), keras_private.mask_of(output) is not None, adds, draws)
+    masked = [keras_private.mask_of(each) is not None for each in keras.tree.flatten(output)]
+    return Seen(keras.tree.map_structure(_as_array, output), masked, adds, draws)
 
 
-def gives_logits(model: keras.Model, x: Any) -> bool:
-    """Whether a model ends without softmax or sigmoid: by its last layer where that is known, else by its values.
+def _as_array(value: Any) -> Any:
+    return keras.ops.convert_to_numpy(value) if hasattr(value, "shape") else value
+
+
+def gives_logits(model: keras.Model, x: Any, output: int = 0) -> bool:
+    """Whether an output is made without softmax or sigmoid: by its last layer where that is known, else by its values.
 
     A few hundred times the inputs drive logits out of [0, 1], and leave probabilities there.
     """
-    last = keras_private.last_operation(model)
+    last = keras_private.last_operation(model, output)
     if isinstance(last, keras.layers.Softmax):
         return False
     if (name := getattr(getattr(last, "activation", None), "__name__", "")) in _ACTIVATIONS:
         return name not in ("softmax", "sigmoid")
     some = some_rows(x)
     far = [keras.tree.map_structure(functools.partial(_times, factor), some) for factor in (-300, 300)]
-    outputs = np.concatenate([look(model, inputs).output for inputs in (some, *far)])
+    outputs = np.concatenate([look(model, inputs).flat[output] for inputs in (some, *far)])
     return bool((outputs < 0).any() or (outputs > 1 + 1e-5).any())
 
 

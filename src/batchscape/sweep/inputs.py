@@ -14,7 +14,7 @@ from batchscape.data import Data, files, function_of, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError, warn
 from batchscape.models import build as models
 from batchscape.models.fingerprint import Fingerprint
-from batchscape.models.losses import ModelLoss, loss_of
+from batchscape.models.losses import ModelLoss, all_targets, loss_of
 from batchscape.models.metrics import metric_functions
 from batchscape.sweep.store import Store, Workspace
 from batchscape.system import usermodules
@@ -123,7 +123,7 @@ class SweepInputs:
             )
         if group not in self._default_rates:
             model, loss, optimizer = self._parts_of(cell)
-            metric_functions(cell.metrics, model, data.x_train, data.y_train)
+            metric_functions(cell.metrics, model, data.x_train, all_targets(data), loss)
             warn(*caveats_of(cell, model, data, loss, optimizer))
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")

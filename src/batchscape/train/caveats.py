@@ -67,5 +67,5 @@ def disagreement(cell: Cell, data: Data, build: Callable) -> list[str]:
     _compared[compared] = build
     model = build_model(build, data, seed=0, precision=cell.precision)
     loss = loss_of(model, data, cell.loss)
-    found = agreement.disagreement(model, loss, data.x_train, data.y_train, agreement.evaluate_with(model, loss))
+    found = agreement.disagreement(model, loss, data.examples("train"), agreement.evaluate_with(model, loss))
     return [found] if found else []

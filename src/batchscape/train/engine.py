@@ -23,6 +23,7 @@ from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.data import Data, epoch_order
 from batchscape.errors import InvalidInput
+from batchscape.models import outputs
 from batchscape.train import stacked_model
 from batchscape.train.plan import MAX_INDICES, Blocks, Plan
 
@@ -46,20 +47,19 @@ class Stock:
 
     def __init__(self, model: keras.Model, data: Data):
         self.jit = not own().XLA_IS_OPTIONAL
-        self.x, self.y = data.x_train, data.y_train
+        self.examples = data.examples("train")
 
     def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
         """Arguments for calls of `fit` that meet every batch shape once; they change weights."""
-        x, y = self._take(np.arange(plan.batch_size + plan.tail))
-        yield {"x": x, "y": y, "batch_size": plan.batch_size, "shuffle": False}
+        rows = np.arange(plan.batch_size + plan.tail)
+        yield {**self._take(rows), "batch_size": plan.batch_size, "shuffle": False}
 
     def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
         """Arguments for the calls of `fit` that make up the run."""
         for epoch in range(plan.n_epochs):
-            x, y = self._take(plan.order(epoch))
             number = plan.first_epoch + epoch
             yield {
-                "x": x, "y": y, "batch_size": plan.batch_size, "shuffle": False,
+                **self._take(plan.order(epoch)), "batch_size": plan.batch_size, "shuffle": False,
                 "initial_epoch": number, "epochs": number + 1,
             }  # fmt: skip
 
@@ -71,8 +71,13 @@ class Stock:
         """Seconds of an update without evaluations; None where only the run itself can tell."""
         return None
 
-    def _take(self, rows: np.ndarray):
-        return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
+    def _take(self, rows: np.ndarray) -> dict[str, Any]:
+        return as_arguments(keras.tree.map_structure(lambda array: array[rows], self.examples))
+
+
+def as_arguments(examples: Sequence) -> dict[str, Any]:
+    """`(x,)`, `(x, y)` or `(x, y, sample_weight)` as arguments of `fit` and `evaluate`."""
+    return dict(zip(("x", "y", "sample_weight"), examples, strict=False))
 
 
 class Blockwise(abc.ABC):
@@ -172,13 +177,14 @@ def time_block(run: Callable[[int], Any], most: int) -> float:
 
 
 def create_metrics(model: keras.Model, take: Callable) -> None:
-    """Let Keras create its metric variables now: inside a compiled loop it could not; `take` gives the rows of a batch."""
+    """Let Keras create its metric variables now: inside a compiled loop it could not; `take` gives `(x, y, ...)` of rows."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    x, y = take(np.zeros((*stacked_model.shape_of(model), 1), np.int32))
-    y_pred = model(x, training=False)
-    model.compute_loss(x, y, y_pred)
-    model.compute_metrics(x, y, y_pred)
+    examples = take(np.zeros((*stacked_model.shape_of(model), 1), np.int32))
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
+    y_pred = outputs.call(model, x)
+    keras_private.compute_loss(model, x, y, y_pred, sample_weight)
+    model.compute_metrics(x, y, y_pred, sample_weight)
     model.reset_metrics()
 
 

@@ -35,7 +35,7 @@ class Fused(engine.Blockwise):
     def __init__(self, model: keras.Model, data: Data, *, jit: bool | None = None, micro_batch_size: None = None):
         super().__init__()
         self._model = model
-        self._examples = keras.tree.map_structure(jnp.asarray, (data.x_train, data.y_train))
+        self._examples = keras.tree.map_structure(jnp.asarray, data.examples("train"))
         engine.create_metrics(model, lambda rows: _take(self._examples, rows))
         self._program = jax.jit(fuse(model), donate_argnums=0)
 
@@ -82,16 +82,16 @@ def fuse(model: keras.Model) -> Callable:
         model: A compiled Keras model whose optimizer and metrics have their variables.
 
     Returns:
-        A function of (state, examples, indices, count) or (..., tail, tail_count), with examples (x, y), trees of arrays of
-        shape (n, ...), and blocks as in `plan.Blocks`: runs the updates and returns (logs, state). Logs are the metrics and
-        the length of the path, Σ‖w_{t+1} − w_t‖₂, of each seed where several train side by side.
+        A function of (state, examples, indices, count) or (..., tail, tail_count), with examples (x, y, ...), trees of
+        arrays of shape (n, ...), and blocks as in `plan.Blocks`: runs the updates and returns (logs, state). Logs are the
+        metrics and the length of the path, Σ‖w_{t+1} − w_t‖₂, of each seed where several train side by side.
     """
     shape = stacked_model.shape_of(model)
 
     def run_block(state: State, examples, indices, count, tail=None, tail_count=None):
         def update(rows, carry):
             state, path = carry
-            _, after = model.train_step(state, _take(examples, rows))
+            _, after = model.train_step(state, keras.utils.pack_x_y_sample_weight(*_take(examples, rows)))
             deltas = [(new - old).astype("float32") for new, old in zip(after[0], state[0], strict=True)]
             squares = [jnp.sum(jnp.square(delta).reshape(*shape, -1), axis=-1) for delta in deltas]
             return after, path + jnp.sqrt(sum(squares))
@@ -124,13 +124,14 @@ def compile_means(
     """See `engine_tensorflow.compile_means`."""
 
     @jax.jit
-    def values_of(trainable, other, x, y):
-        return loss.values(model, trainable, other, x, y, metrics)
+    def values_of(trainable, other, *examples):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
+        return loss.values(model, trainable, other, x, y, metrics, sample_weight=sample_weight)
 
-    def means_of(x, y) -> Callable[[], np.ndarray]:
-        n = len(y)
+    def means_of(*examples) -> Callable[[], np.ndarray]:
+        n = len(keras.tree.flatten(examples)[0])
         parts = [
-            keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + CHUNK]), (x, y))
+            keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + CHUNK]), examples)
             for first in range(0, n, CHUNK)
         ]
 

@@ -53,7 +53,8 @@ class Dataset:
         if self.data.pipeline is not None:
             batches = self.data.pipeline.batch(plan.batch_size, drop_remainder=not plan.tail)
             return tensorflow_private.with_cardinality(batches, plan.updates_per_epoch)
-        return make_dataset(self.data.x_train, self.data.y_train, plan.batch_size, plan.seed, epoch, last_batch=keep)
+        order = {"batch_size": plan.batch_size, "seed": plan.seed, "epoch": epoch, "last_batch": keep}
+        return make_dataset(*self.data.examples("train"), **order)
 
 
 class Fused(engine.Blockwise):
@@ -77,11 +78,7 @@ class Fused(engine.Blockwise):
         keras_private.set_train_function(self._model, self._train_function)
         if self.jit not in self._programs:
             self._programs[self.jit] = fuse(
-                self._model,
-                self._data.x_train,
-                self._data.y_train,
-                jit=self.jit,
-                micro_batch_size=self._micro_batch_size,
+                self._model, self._data.examples("train"), jit=self.jit, micro_batch_size=self._micro_batch_size
             )
 
     def time_update(self, plan: Plan) -> float:
@@ -101,13 +98,12 @@ class Fused(engine.Blockwise):
         }
 
 
-def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = None):
+def fuse(model: keras.Model, examples: Sequence, *, jit: bool, micro_batch_size: int | None = None):
     """Compile a loop of updates by the model's own `train_step`.
 
     Args:
         model: A compiled Keras model.
-        x: Training inputs, shape (n, ...) or a tree of such arrays; they are put on the device.
-        y: Training targets, shape (n, ...).
+        examples: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, trees of arrays of shape (n, ...); they are put on the device.
         jit: Whether XLA compiles the loop.
         micro_batch_size: Compute an update in parts of at most so many examples; see `accumulate`.
 
@@ -116,9 +112,9 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
         updates and returns logs: the metrics, and the length of the path, Σ‖w_{t+1} − w_t‖₂, of each seed where several
         train side by side.
     """
-    examples = batches_tensorflow.to_device((x, y))
+    examples = batches_tensorflow.to_device(tuple(examples))
     if micro_batch_size is None:
-        step = lambda rows: model.train_step(batches_tensorflow.take(examples, rows))  # noqa: E731 (the other one is a function too)
+        step = lambda rows: model.train_step(_batch(examples, rows))  # noqa: E731 (the other one is a function too)
     else:
         step = accumulating_step(model, examples, micro_batch_size)
     weights = [variable.value for variable in model.trainable_variables]
@@ -147,6 +143,11 @@ def fuse(model: keras.Model, x, y, *, jit: bool, micro_batch_size: int | None = 
         return {**model.get_metrics_result(), "path_length": path}
 
     return run_block
+
+
+def _batch(examples: tuple, rows):
+    """Some rows as a training step takes them."""
+    return keras.utils.pack_x_y_sample_weight(*batches_tensorflow.take(examples, rows))
 
 
 def _sum_at_once(delta, shape: tuple[int, ...]):
@@ -188,27 +189,33 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
 def compile_means(
     model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable]
 ) -> list[Callable]:
-    """For each split (x, y) a function of no arguments: the mean loss and metrics over it, float64, shape (1 + metrics,)."""
+    """For each split, (x, y, ...), a function of no arguments: mean loss and metrics over it, float64, shape (1 + metrics,)."""
     jit = xla.rule(model, splits[0][0])(CHUNK)
-    splits = [batches_tensorflow.to_device(split) for split in splits]
+    splits = [batches_tensorflow.to_device(tuple(split)) for split in splits]
+    sizes = [keras.tree.flatten(split)[0].shape[0] for split in splits]
 
-    def sums_of(x, y, mask):
-        values = loss.values(model, *outputs.values_of(model), x, y, metrics)
+    def sums_of(*examples_and_mask):
+        *examples, mask = examples_and_mask
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(examples))
+        values = loss.values(model, *outputs.values_of(model), x, y, metrics, sample_weight=sample_weight)
         return tf.stack([batches_tensorflow.masked_sum(each, mask) for each in values])
 
     specs = [keras.tree.map_structure(_of_any_number, split) for split in splits]
-    if not jit and all(len(y) <= CHUNK for _, y in splits) and specs == specs[:1] * len(splits):
+    if not jit and max(sizes) <= CHUNK and specs == specs[:1] * len(splits):
         # Where no split needs chunks, one trace serves them all.
-        whole = tf.function(
-            lambda x, y: sums_of(x, y, tf.ones(tf.shape(y)[:1], tf.bool)), input_signature=specs[0], autograph=False
-        )
-        return [_mean(functools.partial(whole, *split), len(split[1])) for split in splits]
+        def of_all(*examples):
+            return sums_of(*examples, tf.ones(tf.shape(keras.tree.flatten(examples)[0])[:1], tf.bool))
+
+        whole = tf.function(of_all, input_signature=specs[0], autograph=False)
+        return [_mean(functools.partial(whole, *split), n) for split, n in zip(splits, sizes, strict=True)]
 
     def sums(split):
         start = tf.zeros(1 + len(metrics), tf.float64)
         return batches_tensorflow.accumulate(sums_of, start, split, exact=not loss.by_example)
 
-    return [_mean(xla.program(functools.partial(sums, split), jit=jit), len(split[1])) for split in splits]
+    return [
+        _mean(xla.program(functools.partial(sums, split), jit=jit), n) for split, n in zip(splits, sizes, strict=True)
+    ]
 
 
 def _of_any_number(array) -> tf.TensorSpec:

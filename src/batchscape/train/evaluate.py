@@ -26,7 +26,7 @@ class Evaluator:
     def __init__(self, model: keras.Model, data: Data, loss: ModelLoss, metrics: dict[str, Callable]):
         self._names = ("loss", *metrics)
         names = ("train", "val", "test")
-        splits = [data.split(name) for name in names]
+        splits = [data.examples(name) for name in names]
         means = engine.own().compile_means(model, splits, loss, list(metrics.values()))
         self._means = dict(zip(names, means, strict=True))
 

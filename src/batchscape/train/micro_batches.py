@@ -20,7 +20,7 @@ def accumulating_step(model: keras.Model, examples, micro_batch_size: int) -> Ca
 
     Args:
         model: A compiled Keras model.
-        examples: (x, y), tensors of shape (n, ...) or trees of them.
+        examples: (x, y) or (x, y, sample_weight), tensors of shape (n, ...) or trees of them.
         micro_batch_size: b, int ≥ 1.
 
     Returns:
@@ -30,14 +30,14 @@ def accumulating_step(model: keras.Model, examples, micro_batch_size: int) -> Ca
 
     def gradients(rows, n):
         """The share of these rows in the gradient of a batch of n examples; None for weights that the loss ignores."""
-        x, y = batches_tensorflow.take(examples, rows)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batches_tensorflow.take(examples, rows))
         size = tf.shape(rows)[0]
         with tf.GradientTape() as tape:
             y_pred = model(x, training=True)
-            loss = model.compute_loss(x, y, y_pred, training=True)
+            loss = model.compute_loss(x, y, y_pred, sample_weight, training=True)
             scaled = model.optimizer.scale_loss(loss)
         keras_private.update_loss_tracker(model, loss, size)
-        model.compute_metrics(x, y, y_pred)
+        model.compute_metrics(x, y, y_pred, sample_weight)
         found = tape.gradient(scaled, variables)
         return [None if g is None else tf.convert_to_tensor(g) * tf.cast(size / n, g.dtype) for g in found]
 

@@ -55,8 +55,13 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, optimizer
         raise InvalidInput(
             f"parallel_seeds need Keras' own compute_loss. Received: {type(model).__name__}.compute_loss"
         )
-    if not loss.has_values or loss.weight != 1:
-        why = f", but {loss.why_batch}" if loss.why_batch else f", weight {loss.weight:g}"
+    if len(loss.terms) != 1 or len(data.examples("train")) != 2 or keras.tree.is_nested(data.y_train):
+        raise InvalidInput(
+            "parallel_seeds need one output with one target, and no sample weights. Received: "
+            f"{loss.name}, {len(data.examples('train'))} of x, y and sample_weight"
+        )
+    if not loss.has_values or loss.terms[0].weight != 1:
+        why = f", but {loss.why_batch}" if loss.why_batch else f", weight {loss.terms[0].weight:g}"
         raise InvalidInput(
             f"parallel_seeds need a compiled loss that is a mean over examples. Received: {loss.name}{why}"
         )
@@ -177,7 +182,7 @@ class ParallelSeedsTrainer(Trainer):
 
     def _to_fit(self, optimizer: keras.Optimizer, *, jit_compile: bool) -> Stacked:
         check(self._first, self._model, self._data, self._loss, optimizer)
-        stacked = Stacked(self._model, self._n_seeds, self._loss.compiled)
+        stacked = Stacked(self._model, self._n_seeds, self._loss.terms[0].loss)
         stacked.compile(optimizer, jit_compile=jit_compile)
         return stacked
 

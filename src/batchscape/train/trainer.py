@@ -55,7 +55,7 @@ class Trainer:
         self._build = functools.partial(models.build_model, build, data, precision=cell.precision)
         self._model = model = self._build(seed=cell.seed)
         self._loss = losses.loss_of(model, data, cell.loss)
-        self._metrics = metric_functions(cell.metrics, model, data.x_train, data.y_train)
+        self._metrics = metric_functions(cell.metrics, model, data.x_train, losses.all_targets(data), self._loss)
         optimizer = optimizers.make(cell, model)
         self.caveats = caveats_of(cell, model, data, self._loss, optimizer)
         self._default_rate = optimizers.default_learning_rate(optimizer)
