@@ -6,6 +6,7 @@ import pytest
 
 from batchscape.errors import InvalidInput
 from batchscape.models import losses, metrics
+from batchscape.models.resolve_loss import resolve_loss
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -63,7 +64,7 @@ def test_the_loss_is_inferred_and_agrees_with_keras(case):
     keras.utils.set_random_seed(0)
     model = build()
     model(X[:1])
-    loss = losses.resolve_loss(model, X, y)
+    loss = resolve_loss(model, X, y)
     assert loss.name == name
     assert loss.compiled.get_config()["from_logits"] is from_logits
     y_keras = y[:, None] if name == "binary_crossentropy" else y
@@ -111,21 +112,21 @@ def test_targets_of_shape_n_and_outputs_of_shape_n_1_are_not_broadcast_to_n_n():
 
     model = net(1)
     for requested in ("mean_squared_error", squared):
-        loss = losses.resolve_loss(model, X[:9], y, requested)
+        loss = resolve_loss(model, X[:9], y, requested)
         np.testing.assert_allclose(loss.of_examples(y, y_pred), expected, rtol=1e-6)
 
 
 def test_the_order_is_argument_then_compiled_then_data():
     model = net(3)
     model.compile("sgd", keras.losses.CategoricalHinge())
-    assert losses.resolve_loss(model, X, ONE_HOT).name == "categorical_hinge"
-    assert losses.resolve_loss(model, X, ONE_HOT, "mean_absolute_error").name == "mean_absolute_error"
-    assert losses.resolve_loss(net(3), X, ONE_HOT, fallback="poisson").name == "poisson"
+    assert resolve_loss(model, X, ONE_HOT).name == "categorical_hinge"
+    assert resolve_loss(model, X, ONE_HOT, "mean_absolute_error").name == "mean_absolute_error"
+    assert resolve_loss(net(3), X, ONE_HOT, fallback="poisson").name == "poisson"
 
 
 def test_names_that_are_unknown_are_offered_near_misses():
     with pytest.raises(InvalidInput, match="did you mean mean_squared_error"):
-        losses.resolve_loss(net(3), X, LABELS, "mean_square_error")
+        resolve_loss(net(3), X, LABELS, "mean_square_error")
     with pytest.raises(InvalidInput, match="Received: metric='accurracy'"):
         metrics.metric_functions(["accurracy"], net(3), X, LABELS)
 
@@ -137,11 +138,30 @@ def test_a_named_metric_is_a_mean_over_examples():
     np.testing.assert_allclose(function(ONE_HOT, model(X)), expected, rtol=1e-6)
 
 
-def test_several_outputs_are_refused_in_one_line():
+def two_headed(**compiled):
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
-    with pytest.raises(InvalidInput, match="one output"):
-        losses.resolve_loss(model, X, LABELS)
+    outputs = [keras.layers.Dense(3, name="kind")(inputs), keras.layers.Dense(2, "sigmoid", name="size")(inputs)]
+    model = keras.Model(inputs, outputs)
+    if compiled:
+        model.compile("sgd", **compiled)
+    return model
+
+
+def test_losses_of_several_outputs_are_those_asked_for_and_each_output_has_metrics_of_its_own():
+    asked = {"kind": "sparse_categorical_crossentropy", "size": "binary_crossentropy"}
+    loss = resolve_loss(two_headed(), X, [LABELS, ONE_HOT[:, :2]], asked)
+    assert [(term.name, term.loss.from_logits) for term in loss.terms] == [("kind", True), ("size", False)]
+    assert loss.name == "sparse_categorical_crossentropy of kind + binary_crossentropy of size"
+    model = two_headed(loss=asked, loss_weights={"kind": 2, "size": 1})
+    loss = resolve_loss(model, X, [LABELS, ONE_HOT[:, :2]])
+    assert [(term.weight, term.loss.from_logits) for term in loss.terms] == [(2, False), (1, False)]
+    counted = metrics.metric_functions(["accuracy"], model, X, [LABELS, ONE_HOT[:, :2]], loss)
+    assert list(counted) == ["kind_loss", "kind_accuracy", "size_loss"]
+
+
+def test_several_outputs_without_losses_are_refused_in_one_line():
+    with pytest.raises(InvalidInput, match=r"must say what its loss is: compile it .* targets \(\d+,\), no loss"):
+        resolve_loss(two_headed(), X, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +169,13 @@ def test_several_outputs_are_refused_in_one_line():
     [("mse", "mean_squared_error"), ("MeanSquaredError", "mean_squared_error"), ("kl_divergence", "kl_divergence")],
 )
 def test_every_spelling_that_keras_knows_is_understood(name, full):
-    assert losses.resolve_loss(net(3), X, ONE_HOT, name).name == full
+    assert resolve_loss(net(3), X, ONE_HOT, name).name == full
 
 
 def test_a_lambda_is_a_loss_and_one_that_takes_the_mean_itself_has_a_value_for_batches_alone():
-    loss = losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.sum(keras.ops.abs(y - y_pred), axis=-1))
+    loss = resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.sum(keras.ops.abs(y - y_pred), axis=-1))
     assert loss.of_examples(ONE_HOT[:4], keras.ops.zeros((4, 3))).shape == (4,)
-    mean = losses.resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.mean(keras.ops.abs(y - y_pred)))
+    mean = resolve_loss(net(3), X, ONE_HOT, lambda y, y_pred: keras.ops.mean(keras.ops.abs(y - y_pred)))
     assert (mean.by_example, mean.why_batch) == (False, "")
 
 
@@ -170,21 +190,21 @@ def test_a_lambda_is_a_loss_and_one_that_takes_the_mean_itself_has_a_value_for_b
 )
 def test_targets_that_do_not_fit_are_refused(y, loss, message):
     with pytest.raises(InvalidInput, match=message):
-        losses.resolve_loss(net(3), X, y, loss)
+        resolve_loss(net(3), X, y, loss)
 
 
 def test_labels_of_one_output_must_be_0_or_1():
     with pytest.raises(InvalidInput, match=r"0\.\.1 for binary_crossentropy. Received: labels from 1 to 2"):
-        losses.resolve_loss(net(1), X, LABELS % 2 + 1)
+        resolve_loss(net(1), X, LABELS % 2 + 1)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", lambda x: keras.ops.sigmoid(x)], ids=["named", "lambda"])
 def test_probabilities_are_told_from_logits_behind_a_reshape_and_an_unknown_activation(activation):
     layers = keras.layers
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation), layers.Reshape((3,))])
-    assert not losses.resolve_loss(model, X, ONE_HOT, "binary_crossentropy").compiled.get_config()["from_logits"]
+    assert not resolve_loss(model, X, ONE_HOT, "binary_crossentropy").compiled.get_config()["from_logits"]
     logits = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Reshape((3,))])
-    assert losses.resolve_loss(logits, X, ONE_HOT, "binary_crossentropy").compiled.get_config()["from_logits"]
+    assert resolve_loss(logits, X, ONE_HOT, "binary_crossentropy").compiled.get_config()["from_logits"]
 
 
 def test_whole_numbers_are_labels_only_where_the_model_has_that_many_outputs():

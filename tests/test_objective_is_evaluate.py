@@ -12,7 +12,8 @@ import batchscape as bs
 from batchscape import errors
 from batchscape.backend import keras_private
 from batchscape.errors import InvalidInput, UserCodeError
-from batchscape.models import agreement, losses
+from batchscape.models import agreement
+from batchscape.models.resolve_loss import resolve_loss
 from batchscape.train import caveats, engine
 
 RNG = np.random.default_rng(0)
@@ -88,7 +89,8 @@ def two_headed(as_dict=False, **compiled):
     hidden = layers.Dense(5, "tanh", kernel_regularizer=compiled.pop("penalty", None))(inputs)
     found = layers.Dense(3, name="digit")(hidden), layers.Dense(1, name="size")(hidden)
     model = keras.Model(inputs, dict(zip(("digit", "size"), found, strict=True)) if as_dict else list(found))
-    model.compile("sgd", **compiled)
+    if compiled:
+        model.compile("sgd", **compiled)
     return model
 
 
@@ -316,7 +318,7 @@ def test_nothing_that_was_not_compiled_is_invented():
     with pytest.raises(InvalidInput, match=r"The losses of .* do not fit its outputs and the targets"):
         bs.Objective(two_headed(loss={"digit": "mse", "length": "mse"}), X, [NUMBERS, NUMBERS])
     with pytest.raises(InvalidInput, match="must say what its loss is: compile it with its losses"):
-        bs.Objective(keras.models.clone_model(two_headed(loss="mse")), X, BOTH)
+        bs.Objective(two_headed(), X, BOTH)
     with pytest.raises(InvalidInput, match="must be one number: give it a reduction"):
         bs.Objective(net(dense(), loss=keras.losses.MeanSquaredError(reduction=None)), X, NUMBERS)
 
@@ -356,7 +358,7 @@ def test_looking_changes_no_variable_and_training_does_not_depend_on_how_often_a
         for ours, theirs in zip(other, ends[0], strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
     model = build()
-    assert losses.resolve_loss(model, X, NUMBERS).why_batch == ""
+    assert resolve_loss(model, X, NUMBERS).why_batch == ""
     before = [
         ops.convert_to_numpy(variable) for variable in (*model.trainable_variables, *model.non_trainable_variables)
     ]
@@ -371,7 +373,7 @@ def test_looking_changes_no_variable_and_training_does_not_depend_on_how_often_a
 def test_the_check_finds_no_difference_where_there_is_none(case):
     build, *examples = {**MEANS, **BATCHES}[case]
     model, (x, *y) = build(), examples
-    loss = losses.resolve_loss(model, x, y[0] if y else None, sample_weight=y[1] if y[1:] else None)
+    loss = resolve_loss(model, x, y[0] if y else None, sample_weight=y[1] if y[1:] else None)
     for theirs in (agreement.compute_loss_of(model), agreement.evaluate_with(model, loss)):
         assert agreement.disagreement(model, loss, examples, theirs) == ""
 
@@ -401,7 +403,7 @@ def test_a_model_that_is_random_in_inference_is_told_as_that():
             return inputs + keras.random.normal(ops.shape(inputs))
 
     model = net(Random(), dense(), loss="mse")
-    loss = losses.resolve_loss(model, X, NUMBERS)
+    loss = resolve_loss(model, X, NUMBERS)
     assert loss.why_batch == ""
     assert "random in inference" in agreement.disagreement(
         model, loss, (X, NUMBERS), agreement.evaluate_with(model, loss)
@@ -439,7 +441,7 @@ def test_a_compiled_schedule_and_a_loss_of_batches_are_told_of_where_batch_sizes
 def test_a_global_policy_and_compiled_metrics_that_are_not_followed_are_told_of():
     model = net(dense(), loss="mse", metrics=["mae", keras.metrics.MeanSquaredError(name="mine"), "accuracy"])
     data = bs.load_dataset((X, NUMBERS))
-    loss = losses.resolve_loss(model, X, NUMBERS)
+    loss = resolve_loss(model, X, NUMBERS)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         told = caveats.caveats_of(bs.Cell(metrics=("mae",)), model, data, loss, keras.optimizers.SGD())

@@ -18,7 +18,8 @@ from batchscape.backend import tensorflow_private
 from batchscape.config import Cell
 from batchscape.cost.probe_input import ProbeInput
 from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, reason_of
-from batchscape.models import build, losses
+from batchscape.models import build
+from batchscape.models.resolve_loss import loss_of
 from batchscape.system import memory
 from batchscape.train import engine, optimizers
 from batchscape.train.plan import Plan
@@ -119,7 +120,7 @@ class Steps:
         if not model.trainable_variables:
             raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
         was_compiled = getattr(model, "optimizer", None) is not None
-        loss = losses.loss_of(model, data, source.loss)
+        loss = loss_of(model, data, source.loss)
         optimizer = optimizers.make(Cell(), model)
         fused = source.engine == "fused"
         if source.jit is False:

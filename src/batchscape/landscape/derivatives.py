@@ -49,7 +49,7 @@ class Derivatives(abc.ABC):
         model: A built Keras model.
         x: Inputs, shape (n, ...) or a tree of such arrays; they are put on the device.
         y: Targets, shape (n, ...) or a tree of such arrays; None where there are none.
-        loss: The loss of the model, as `losses.resolve_loss` gives it.
+        loss: The loss of the model, as `resolve_loss` gives it.
         metrics: Functions (y_true, y_pred) -> one value an example.
         chunk: Largest number of examples in a forward pass; the batch size of a loss that depends on the batch.
         sample_weight: What the loss of each example counts, shape (n,) or a tree of such arrays; 1 if None.

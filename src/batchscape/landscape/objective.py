@@ -14,8 +14,9 @@ from batchscape.data import Data
 from batchscape.errors import InvalidInput, unknown_name, warn
 from batchscape.landscape import derivatives, filters
 from batchscape.landscape.digest import digest
-from batchscape.models import agreement, losses
+from batchscape.models import agreement
 from batchscape.models.metrics import metric_functions
+from batchscape.models.resolve_loss import loss_of, resolve_loss
 from batchscape.train.record import Weights
 
 BATCH_NORM = ("interpolate", "keep", "reestimate")
@@ -101,7 +102,7 @@ class Objective:
         self._digest = digest(keras.tree.flatten(examples))
         self._rows_of_moments = _some_rows(n, *moments_from)
         self._at: tuple[np.ndarray, list] | None = None
-        self._loss = losses.resolve_loss(model, x, y, loss, sample_weight=sample_weight)
+        self._loss = resolve_loss(model, x, y, loss, sample_weight=sample_weight)
         warn(*self._loss.caveats())
         if loss is None and model.compiled:
             found = agreement.disagreement(model, self._loss, examples, agreement.compute_loss_of(model))
@@ -347,7 +348,7 @@ def objective_of(
         loss, batch_norm: See `Objective`; without a `loss`, the compiled one or that of the data.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data.examples(split))
-    found = losses.loss_of(model, data, loss)
+    found = loss_of(model, data, loss)
     return Objective(model, x, y, found, sample_weight=sample_weight, batch_norm=batch_norm)
 
 

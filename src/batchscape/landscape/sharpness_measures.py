@@ -9,8 +9,8 @@ from batchscape.data import Data
 from batchscape.landscape.hessian import hessian_eigenvalues, hessian_trace
 from batchscape.landscape.objective import Objective, objective_of
 from batchscape.landscape.sharpness import Sharpness, keskar_sharpness, rho_sharpness
-from batchscape.models import losses
 from batchscape.models.fingerprint import revision
+from batchscape.models.resolve_loss import loss_of
 from batchscape.train.record import Record, Weights
 
 MEASURES: Mapping[str, Callable[[Objective, Weights], Sharpness]] = {
@@ -69,7 +69,7 @@ def measure_published(
     measured = measure_sharpness(model, data, loss, names=names)
     some = keras.tree.map_structure(lambda array: array[:hessian_examples], data.examples("train"))
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(some)
-    part = Objective(model, x, y, losses.loss_of(model, data, loss), sample_weight=sample_weight)
+    part = Objective(model, x, y, loss_of(model, data, loss), sample_weight=sample_weight)
     anew = {split: objective_of(model, data, split, loss=loss, batch_norm="reestimate") for split in ("train", "test")}
 
     def measure(record: Record) -> dict[str, Any]:

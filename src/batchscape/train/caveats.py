@@ -9,7 +9,8 @@ from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.models import agreement
 from batchscape.models.build import build_model
-from batchscape.models.losses import ModelLoss, loss_of, missing_labels
+from batchscape.models.losses import ModelLoss
+from batchscape.models.resolve_loss import loss_of, missing_labels
 from batchscape.train import divided_batches, optimizers
 
 SCHEDULE = (

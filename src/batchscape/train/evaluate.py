@@ -19,7 +19,7 @@ class Evaluator:
     Args:
         model: A built Keras model; its weights at the time of a call count.
         data: The data set; all splits are put on the device.
-        loss: The loss, as `losses.resolve_loss` gives it; one that depends on the batch is taken in chunks of `CHUNK` examples.
+        loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in chunks of `CHUNK` examples.
         metrics: Functions (y_true, y_pred) -> one value an example, by name.
     """
 

@@ -37,7 +37,7 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, optimizer
         cell: What is run.
         model: A built Keras model.
         data: The data set.
-        loss: The loss, as `losses.resolve_loss` gives it.
+        loss: The loss, as `resolve_loss` gives it.
         optimizer: The optimizer.
 
     Raises:

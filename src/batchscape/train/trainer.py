@@ -14,8 +14,8 @@ from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput, reason_of
 from batchscape.models import build as models
-from batchscape.models import losses
 from batchscape.models.metrics import metric_functions
+from batchscape.models.resolve_loss import all_targets, loss_of
 from batchscape.train import engine, optimizers, schedules
 from batchscape.train.caveats import caveats_of
 from batchscape.train.evaluate import Evaluator
@@ -54,8 +54,8 @@ class Trainer:
         build = models.find_builder(build)  # Once: what is edited meanwhile must not get into a later run.
         self._build = functools.partial(models.build_model, build, data, precision=cell.precision)
         self._model = model = self._build(seed=cell.seed)
-        self._loss = losses.loss_of(model, data, cell.loss)
-        self._metrics = metric_functions(cell.metrics, model, data.x_train, losses.all_targets(data), self._loss)
+        self._loss = loss_of(model, data, cell.loss)
+        self._metrics = metric_functions(cell.metrics, model, data.x_train, all_targets(data), self._loss)
         optimizer = optimizers.make(cell, model)
         self.caveats = caveats_of(cell, model, data, self._loss, optimizer)
         self._default_rate = optimizers.default_learning_rate(optimizer)
