@@ -137,9 +137,52 @@ class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {}
 
 
-@pytest.mark.parametrize("make", [OwnSGD, lambda: keras.optimizers.Adam(OwnSchedule())], ids=["optimizer", "schedule"])
-def test_a_compiled_optimizer_that_keras_cannot_make_anew_is_refused_with_the_cause(make):
+class Forgetful(keras.optimizers.SGD):
+    """An optimizer that does not say how it was made."""
+
+    def __init__(self, strength):
+        super().__init__(strength)
+
+
+def compiled_with(optimizer):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(make(), "mse")
-    with pytest.raises(InvalidInput, match=r"register_keras_serializable\(\).* TypeError: .*Own"):
-        optimizers.make(bs.Cell(), model)
+    model.compile(optimizer, "mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OwnSGD(0.1),
+        lambda: keras.optimizers.Adam(OwnSchedule()),
+        lambda: keras.optimizers.LossScaleOptimizer(OwnSGD(0.1)),
+    ],
+)
+def test_an_optimizer_and_a_schedule_need_not_be_registered(make):
+    given = make()
+    made = optimizers.make(bs.Cell(optimizer_options={"name": "mine"}), compiled_with(given))
+    assert type(made) is type(given)
+    assert made is not given
+    assert (made.name, optimizers.rate_of(made)) == ("mine", optimizers.rate_of(given))
+    assert type(getattr(made, "inner_optimizer", None)) is type(getattr(given, "inner_optimizer", None))
+
+
+def test_what_is_excluded_from_weight_decay_stays_excluded():
+    def build():
+        model = compiled_with(keras.optimizers.AdamW(0.1, weight_decay=0.5))
+        model.optimizer.exclude_from_weight_decay(var_names=["bias"])
+        model.layers[0].bias.assign([1.0])
+        return model
+
+    x, y = np.zeros((6, 2), np.float32), np.ones((6, 1), np.float32)  # No gradient: the decay alone moves the weights.
+    record = bs.fit_one(bs.Cell(batch_size=2, epochs=3), build=build, data=((x, y), (x, y)))
+    kernel, bias = record.weights["final"]
+    assert bias == 1
+    assert (np.abs(kernel) < np.abs(record.weights["initial"][0])).all()
+
+
+def test_a_compiled_optimizer_that_keras_cannot_make_anew_is_refused_with_the_cause():
+    with pytest.raises(
+        InvalidInput, match=r"a get_config with all that its __init__ takes.*Forgetful, which .* TypeError"
+    ):
+        optimizers.make(bs.Cell(), compiled_with(Forgetful(0.1)))

@@ -204,6 +204,32 @@ def test_a_schedule_of_the_rate_is_seen_and_else_read_from_the_configuration():
     assert [keras_private.has_rate_schedule(one) for one in without] == [True, False]
 
 
+def test_weights_excluded_from_decay_are_known():
+    """keras/src/optimizers/base_optimizer.py"""
+    optimizer, other = keras.optimizers.AdamW(), keras.optimizers.AdamW()
+    assert keras_private.excluded_from_weight_decay(optimizer) == {}
+    bias = keras.Variable(np.zeros(2), name="bias")
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    excluded = keras_private.excluded_from_weight_decay(optimizer)
+    assert list(excluded) == ["_exclude_from_weight_decay_pattern"]
+    keras_private.exclude_from_weight_decay(other, excluded)
+    for each in (optimizer, other):
+        each.build([bias])
+        assert not each._use_weight_decay(bias)
+    assert keras_private.trained_variables(optimizer) == [bias]
+
+
+def test_losses_of_outputs_are_given_targets_as_keras_gives_them():
+    """keras/src/trainers/compile_utils.py"""
+    y, y_pred = {"b": X, "a": Y}, [Y + 1, X + 1]
+    model = types.SimpleNamespace(output_names=["a", "b"])
+    found = keras_private.losses_of_outputs(model, {"a": "mse", "b": "mae"}, {"a": 1, "b": 2}, y, y_pred, [Y, X])
+    assert [(each.name, each.loss, each.weight, each.target, each.output, each.sample_weight) for each in found] == [
+        ("a", "mse", 1, 0, 0, 0),
+        ("b", "mae", 2, 1, 1, 1),
+    ]
+
+
 def test_variables_of_an_optimizer_are_tracked_and_indexed():
     """keras/src/optimizers/base_optimizer.py"""
     optimizer, weights = keras.optimizers.SGD(0.1), [keras.Variable([1.0]), keras.Variable([2.0])]
@@ -259,6 +285,8 @@ GONE = {
     "Subclassed._compile_metrics": lambda: keras_private.compiled_metrics(Subclassed()),
     "Subclassed._compile_loss": lambda: keras_private.compiled_loss_weights(Subclassed()),
     "SGD._track_variable": lambda: keras_private.track_variable(keras.optimizers.SGD(), None),
+    "SGD._learning_rate": lambda: keras_private.rate_schedule(keras.optimizers.SGD()),
+    "SGD._trainable_variables": lambda: keras_private.trained_variables(keras.optimizers.SGD()),
     "SGD._get_variable_index": lambda: keras_private.index_of(keras.optimizers.SGD(), None),
     "keras.src.backend.common.masking.get_keras_mask": lambda: keras_private.mask_of(X),
 }

@@ -8,7 +8,7 @@ import contextlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from batchscape.errors import BatchscapeError
@@ -220,18 +220,26 @@ def without_reduction(loss: Any) -> Any:
 def has_rate_schedule(optimizer: Any) -> bool:
     """Whether a `LearningRateSchedule` sets the learning rate of an optimizer.
 
-    Relies on `Optimizer._learning_rate` (keras/src/optimizers/base_optimizer.py): the public `learning_rate` is the value
-    of the moment. Without it: whether the configuration of the optimizer holds a configuration of a schedule.
+    See `rate_schedule`. Without the name: whether the configuration of the optimizer holds a configuration of a schedule.
     """
-    import keras
-
     # A LossScaleOptimizer has a rate of 0 itself.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     try:
-        rate = optimizer._learning_rate
-    except AttributeError:
+        return rate_schedule(optimizer) is not None
+    except BatchscapeError:
         return isinstance(optimizer.get_config()["learning_rate"], dict)
-    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def rate_schedule(optimizer: Any) -> Any:
+    """The `LearningRateSchedule` that sets the learning rate of an optimizer; None without one.
+
+    Relies on `Optimizer._learning_rate` (keras/src/optimizers/base_optimizer.py): the public `learning_rate` is the value
+    of the moment. Without it: `BatchscapeError`.
+    """
+    import keras
+
+    rate = _needed(optimizer, "_learning_rate")
+    return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
 
 
 def track_variable(optimizer: Any, variable: Any) -> None:
@@ -241,6 +249,31 @@ def track_variable(optimizer: Any, variable: Any) -> None:
     ones. Without it: `BatchscapeError`.
     """
     _needed(optimizer, "_track_variable")(variable)
+
+
+def trained_variables(optimizer: Any) -> list:
+    """The variables that an optimizer was built with.
+
+    Relies on `Optimizer._trainable_variables` (keras/src/optimizers/base_optimizer.py). Without it: `BatchscapeError`.
+    """
+    return list(_needed(optimizer, "_trainable_variables"))
+
+
+_EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+
+
+def excluded_from_weight_decay(optimizer: Any) -> dict[str, Any]:
+    """What `exclude_from_weight_decay` has set on an optimizer, by attribute; {} where it was not called.
+
+    Relies on the attributes that the method sets (keras/src/optimizers/base_optimizer.py), which no configuration holds.
+    Without them only the test would tell.
+    """
+    return {name: value for name in _EXCLUSIONS if (value := vars(optimizer).get(name))}
+
+
+def exclude_from_weight_decay(optimizer: Any, excluded: Mapping[str, Any]) -> None:
+    """Exclude what `excluded_from_weight_decay` has given of another optimizer of the same model."""
+    vars(optimizer).update(excluded)
 
 
 def index_of(optimizer: Any, variable: Any) -> int:

@@ -58,6 +58,8 @@ class Derivatives(derivatives.Derivatives):
 
     @functools.cached_property
     def _first_layer(self) -> FirstLayer | None:
+        if self._model_loss.measure is not None:
+            return None
         x = keras.tree.map_structure(lambda array: array[:1], self._examples[0])
 
         def inputs(trainable, other):

@@ -53,6 +53,8 @@ class Derivatives(derivatives.Derivatives):
 
     @functools.cached_property
     def _first_layer(self) -> FirstLayer | None:
+        if self._model_loss.measure is not None:
+            return None
         found = []
 
         def probe(trainable, other):
@@ -112,7 +114,7 @@ class Derivatives(derivatives.Derivatives):
     @functools.cached_property
     def _sizes_of_norms(self) -> list[int] | None:
         """How many numbers an example takes where ‖gᵢ‖² can be had without gᵢ, by variable; None where it cannot."""
-        if not self._model_loss.by_example:
+        if not self._model_loss.by_example or self._model_loss.measure is not None:
             return None
         found = []
 
@@ -132,9 +134,9 @@ class Derivatives(derivatives.Derivatives):
     def _has_loops(self) -> bool:
         """Whether the model has loops, as recurrent layers have; `tf.vectorized_map` of their gradients fails at times."""
         other = [variable.value for variable in self._model.non_trainable_variables]
-        x = batches_tensorflow.take(self._examples[0], [0])
-        predict = tf.function(self._predict, autograph=False)
-        graph = predict.get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other, x).graph
+        one = batches_tensorflow.take(self._examples, [0])
+        values = tf.function(self._values, autograph=False)
+        graph = values.get_concrete_function(tf.zeros(sum(self._sizes), self._dtype), other, *one).graph
         return any("While" in name for name in xla.types_in(graph))
 
     def _sum_examples(self, examples, trainable, other, rows, inside):

@@ -38,6 +38,8 @@ class Objective:
         metrics: Names of Keras metrics that are means over examples.
         sample_weight: What the loss of each example counts, shape (n,), or a tree of such arrays, one for each output; the
             loss is Σ sᵢℓᵢ / n, as in Keras.
+        measure: A function (model, x, y) -> the loss of a batch, or one value an example, in place of the compiled loss: for a
+            model with a `train_step` of its own.
         regularizers: Whether penalties of weights are part of the loss, as in `evaluate`.
         batch_norm: Where the moments of BatchNorm come from at a point between several weights: `"interpolate"`, from
             theirs (beyond the ends, from the nearest one, for a variance must stay positive); `"keep"`, from the first;
@@ -69,6 +71,7 @@ class Objective:
         *,
         metrics: tuple[str, ...] = ("accuracy",),
         sample_weight: Any = None,
+        measure: Callable[[keras.Model, Any, Any], Any] | None = None,
         regularizers: bool = True,
         batch_norm: str = "interpolate",
         moments_from: tuple[int, int] = (8, 256),
@@ -102,9 +105,14 @@ class Objective:
         self._digest = digest(keras.tree.flatten(examples))
         self._rows_of_moments = _some_rows(n, *moments_from)
         self._at: tuple[np.ndarray, list] | None = None
-        self._loss = resolve_loss(model, x, y, loss, sample_weight=sample_weight)
+        self._loss = resolve_loss(model, x, y, loss, sample_weight=sample_weight, measure=measure)
+        if self._loss.why_unmeasured:
+            raise InvalidInput(
+                f"The own train_step of {type(model).__name__} decides what is minimised: give measure=..., a function "
+                f"(model, x, y) -> loss. Received: {self._loss.why_unmeasured}"
+            )
         warn(*self._loss.caveats())
-        if loss is None and model.compiled:
+        if loss is None and model.compiled and self._loss.measure is None:
             found = agreement.disagreement(model, self._loss, examples, agreement.compute_loss_of(model))
             warn(*([found] if found else []))
         self._batch_size = batch_size or (n if self._loss.why_batch else CHUNK)

@@ -66,6 +66,8 @@ class ModelLoss:
         has_values: Whether the compiled losses are means of one value an example, which may depend on the others.
         by_example: Whether the loss is the mean of `of_examples`, and nothing else.
         why_batch: Why a batch has another loss than the mean of those of its parts; "" where it has not.
+        measure: A function (model, x, y) of the user that says what the loss is, in place of the compiled one.
+        why_unmeasured: Why nothing says what the loss is, as for a `train_step` of the model's own; "" where something does.
     """
 
     name: str
@@ -77,6 +79,8 @@ class ModelLoss:
     has_values: bool = True
     by_example: bool = True
     why_batch: str = ""
+    measure: Callable | None = None
+    why_unmeasured: str = ""
 
     def compile(self, model: keras.Model, optimizer: keras.Optimizer, **options: Any) -> None:
         """Compile a model with this loss as Keras does, past a `compile` of its class, which its builder has called."""
@@ -121,13 +125,16 @@ class ModelLoss:
             *zip(model.trainable_variables, trainable, strict=True),
             *zip(model.non_trainable_variables, other, strict=True),
         ]
+        n = ops.shape(keras.tree.flatten(x)[0])[0]
         with keras.StatelessScope(state_mapping=variables, collect_losses=True):
+            if self.measure is not None:
+                return [_measured(self.measure, model, x, y, n)]
             y_pred = outputs.call(model, x)
             if self.by_example:
                 first = self.of_examples(y, y_pred, sample_weight)
             else:
                 value = self._of_batch(model, x, y, y_pred, sample_weight, regularizers)
-                first = ops.broadcast_to(value, (ops.shape(keras.tree.flatten(x)[0])[0],))
+                first = ops.broadcast_to(value, (n,))
             return [first, *(metric(y, y_pred, sample_weight) for metric in metrics)]
 
     def mean(self, model: keras.Model, x, y=None, sample_weight=None) -> float:
@@ -161,6 +168,14 @@ class ModelLoss:
         return [
             f"This loss depends on the batch, for {self.why_batch}: different batch sizes minimise different things."
         ]
+
+
+def _measured(measure: Callable, model: keras.Model, x, y, n):
+    """What a function of the user says of each example of a batch, shape (n,); one number stands for each of them."""
+    value = ops.convert_to_tensor(measure(model, x, y))
+    if len(value.shape) > 1:
+        raise InvalidInput(f"measure must give one number, or one an example. Received: shape {tuple(value.shape)}")
+    return ops.broadcast_to(value, (n,))
 
 
 def _times(weight: float, values, n_terms: int):

@@ -14,9 +14,9 @@ ROWS = 32
 """How many examples are looked at."""
 
 
-def some_rows(x: Any) -> Any:
-    """The first `ROWS` examples of an array, or of a tree of them."""
-    return keras.tree.map_structure(lambda array: array[:ROWS], x)
+def some_rows(x: Any, most: int = ROWS) -> Any:
+    """The first examples of an array, or of a tree of them: `ROWS` of them, or fewer."""
+    return keras.tree.map_structure(lambda array: array[: min(most, ROWS)], x)
 
 
 def call(model: keras.Model, x: Any) -> Any:

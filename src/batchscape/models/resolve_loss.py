@@ -3,19 +3,20 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from batchscape import usercode
 from batchscape.backend import keras_private
 from batchscape.data import Data
 from batchscape.data.splits import class_labels, is_one_hot, too_far_apart
 from batchscape.errors import InvalidInput, UserCodeError, reason_of, telling_line, warn
-from batchscape.models import named_losses, outputs
-from batchscape.models.losses import ModelLoss, Term, example_losses
+from batchscape.models import named_losses, outputs, own_step
+from batchscape.models.losses import ModelLoss, Term, as_tensors, example_losses
 
 _log = logging.getLogger("batchscape")
 
@@ -24,7 +25,14 @@ _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 def resolve_loss(
-    model: keras.Model, x, y: Any, requested: Any = None, *, sample_weight: Any = None, fallback: str | None = None
+    model: keras.Model,
+    x,
+    y: Any,
+    requested: Any = None,
+    *,
+    sample_weight: Any = None,
+    fallback: str | None = None,
+    measure: Callable | None = None,
 ) -> ModelLoss:
     """The loss to minimise: the requested one, else what the model was compiled with, else the data's, else inferred.
 
@@ -38,13 +46,56 @@ def resolve_loss(
         requested: A Keras loss, its name, a function (y_true, y_pred), a list or dict of these, a `ModelLoss`, or None.
         sample_weight: What examples count, shape (n,), or a tree of such arrays, one for each output.
         fallback: The loss that goes with the data, by name.
+        measure: A function (model, x, y) of the user in place of all this; by default that of `own_step.with_measure`.
+
+    Returns:
+        The loss; of a model with a `train_step` of its own, of which nothing says what its loss is, one that says why.
 
     Raises:
         InvalidInput: If nothing says what the loss is, or targets do not fit it.
     """
     if isinstance(requested, ModelLoss):
         return requested
-    some = [None if part is None else outputs.some_rows(part) for part in (x, y, sample_weight)]
+    measure = measure or own_step.measure_of(model)
+    if measure is not None:
+        return _measured_loss(model, measure, [part if part is None else outputs.some_rows(part) for part in (x, y)])
+    try:
+        return _resolved(model, x, y, requested, sample_weight, fallback)
+    except (InvalidInput, UserCodeError) as error:
+        if requested or not own_step.has_own_step(model):
+            raise
+        return _unmeasured(model, str(error))
+
+
+def _measured_loss(model: keras.Model, measure: Callable, some: Sequence) -> ModelLoss:
+    """The loss of a model that a function of the user measures."""
+    found = dataclasses.replace(_unmeasured(model, ""), name=usercode.name_of(measure), measure=measure)
+    why = _why_by_values(model, found, outputs.Seen(None, [], False, False), some)
+    return dataclasses.replace(found, by_example=not why and _gives_values(model, measure, some), why_batch=why)
+
+
+def _gives_values(model: keras.Model, measure: Callable, some: Sequence) -> bool:
+    """Whether a function of the user gives one value an example."""
+    x, y = as_tensors(some)
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    with keras.StatelessScope([(variable, variable.value) for variable in variables]):
+        return len(ops.convert_to_tensor(measure(model, x, y)).shape) == 1
+
+
+def _unmeasured(model: keras.Model, why: str) -> ModelLoss:
+    """What is compiled where nothing says what the loss is."""
+    compiled = getattr(model, "compiled", False)
+    return ModelLoss(
+        name="train_step", compiled=model.loss if compiled else None,
+        weights=keras_private.compiled_loss_weights(model) if compiled and model.loss is not None else None,
+        has_values=False, by_example=False, why_unmeasured=why,
+    )  # fmt: skip
+
+
+def _resolved(model: keras.Model, x, y: Any, requested: Any, sample_weight: Any, fallback: str | None) -> ModelLoss:
+    """See `resolve_loss`, for a model that is measured by its losses."""
+    n = min(len(keras.tree.flatten(part)[0]) for part in (x, y) if part is not None)
+    some = [None if part is None else outputs.some_rows(part, n) for part in (x, y, sample_weight)]
     seen = outputs.look(model, some[0])
     own = type(model).compute_loss is not keras.Model.compute_loss
     given, weights, terms = None, None, ()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from batchscape.config import Cell, Grid
 from batchscape.errors import InvalidInput, warn
+from batchscape.models.own_step import with_measure
 from batchscape.sweep import claims, tasks
 from batchscape.sweep.frames import to_frame
 from batchscape.sweep.inputs import SweepInputs
@@ -33,6 +34,7 @@ def run_sweep(
     store: str | os.PathLike | Store = "runs/sweep",
     build: Callable | None = None,
     data: Any = None,
+    measure: Callable | None = None,
     executor: str = "auto",
     workers: int | None = None,
     parallel_seeds: int | str = 1,
@@ -50,6 +52,7 @@ def run_sweep(
         store: A folder, or a `Store`.
         build: A function that builds the model, in place of the `model` of the cells; it may stand in a notebook.
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
+        measure: What the loss of a model with a `train_step` of its own is; see `with_measure`.
         executor: `"serial"`, `"processes"` (one thread each), or `"auto"`.
         workers: Number of processes; one a core by default.
         parallel_seeds: How many seeds of one cell to train side by side, as one compiled model, with the records of each alone;
@@ -69,7 +72,7 @@ def run_sweep(
     store = Store.of(store)
     executors.check(executor, workers, time_limit)
     parallel_seeds = tasks.check_parallel_seeds(parallel_seeds)
-    sources = SweepInputs(build, data)
+    sources = SweepInputs(with_measure(build, measure), data)
     names = _names_of(grid, sources, store)
     if not store.path.is_dir():  # One that is there may be complete, and need not be writable.
         store.require_writable()

@@ -7,7 +7,8 @@ import keras
 from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.data import Data
-from batchscape.models import agreement
+from batchscape.errors import InvalidInput
+from batchscape.models import agreement, own_step
 from batchscape.models.build import build_model
 from batchscape.models.losses import ModelLoss
 from batchscape.models.resolve_loss import loss_of, missing_labels
@@ -27,23 +28,46 @@ def caveats_of(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, opti
     found = [*divided_batches.check(cell, model, data, loss, optimizer), *missing_labels(loss, data), *loss.caveats()]
     if optimizers.default_learning_rate(optimizer) is None:
         found.append(SCHEDULE)
-    if type(model).train_step is not keras.Model.train_step:
-        found.append(
-            f"The own train_step of {type(model).__name__} decides what is minimised; losses and landscapes are those of "
-            f"{loss.name}."
-        )
+    found += _of_own_step(cell, model, loss)
     policy = keras.config.dtype_policy().name
     if policy not in ("float32", cell.precision):
         found.append(
             f"Runs have the precision of their cells, {cell.precision}, and not the global dtype policy, {policy}: give "
             f"precision={policy!r} for that."
         )
-    if left_out := _metrics_left_out(cell, model):
+    if not loss.why_unmeasured and (left_out := _metrics_left_out(cell, model)):
         found.append(
             f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. "
             f"Left out: {', '.join(left_out)}"
         )
     return found
+
+
+def _of_own_step(cell: Cell, model: keras.Model, loss: ModelLoss) -> list[str]:
+    """What is to be told of a training step of the model's own; what it would ignore is refused."""
+    if not own_step.has_own_step(model):
+        return []
+    name = f"The own train_step of {type(model).__name__}"
+    if theirs := own_step.own_optimizers(model):
+        asked = [field for field in _OF_THE_OPTIMIZER if getattr(cell, field) != getattr(Cell(), field)]
+        if asked:
+            raise InvalidInput(
+                f"{name} has optimizers of its own, {', '.join(theirs)}: set their rates in build, and leave out "
+                f"{', '.join(asked)}. Received: {', '.join(f'{field}={getattr(cell, field)!r}' for field in asked)}"
+            )
+    if not loss.why_unmeasured:
+        return [f"{name} decides what is minimised; losses and landscapes are those of {loss.name}."]
+    if cell.until_loss is not None:
+        raise InvalidInput(
+            f"until_loss needs a loss that is measured: give measure=... Received: {loss.why_unmeasured}"
+        )
+    return [
+        f"{name} decides what is minimised, and its logs are what is recorded, as fit_loss and the like: no other loss is "
+        f"measured unless measure=..., a function (model, x, y), says which. Received: {loss.why_unmeasured}"
+    ]
+
+
+_OF_THE_OPTIMIZER = ("optimizer", "optimizer_options", "weight_decay", "learning_rate", "lr_policy", "warmup", "decay")
 
 
 def _metrics_left_out(cell: Cell, model: keras.Model) -> list[str]:
@@ -68,5 +92,7 @@ def disagreement(cell: Cell, data: Data, build: Callable) -> list[str]:
     _compared[compared] = build
     model = build_model(build, data, seed=0, precision=cell.precision)
     loss = loss_of(model, data, cell.loss)
+    if loss.measure is not None or loss.why_unmeasured:
+        return []
     found = agreement.disagreement(model, loss, data.examples("train"), agreement.evaluate_with(model, loss))
     return [found] if found else []

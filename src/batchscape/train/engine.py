@@ -209,11 +209,23 @@ def check(cell: Cell, data: Data) -> None:
         )
 
 
-def candidates(cell: Cell, model: keras.Model, data: Data) -> Iterator[Callable[[], Any]]:
-    """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data."""
+def candidates(cell: Cell, model: keras.Model, data: Data, *, logs: bool = False) -> Iterator[Callable[[], Any]]:
+    """Engines to try in turn: the named one, or for `"auto"` the fastest that suits the model and the data.
+
+    Args:
+        cell: What is run.
+        model: What `fit` trains.
+        data: The data set.
+        logs: Whether the logs that a training step returns count, which a block of updates does not keep.
+    """
     name, micro, fused, dataset = cell.engine, cell.micro_batch_size, own().Fused, own().Dataset
     check(cell, data)
-    if name in ("fused", "auto") and data.pipeline is None and cell.devices == 1:
+    if logs and name == "fused":
+        raise InvalidInput(
+            f'The own train_step of {type(model).__name__} needs an engine that keeps its logs: "stock", "dataset" or '
+            "\"auto\". Received: engine='fused'"
+        )
+    if name in ("fused", "auto") and not logs and data.pipeline is None and cell.devices == 1:
         yield lambda: fused(model, data, micro_batch_size=micro)
         if stacked_model.shape_of(model):  # Another program than that of one alone draws other random numbers.
             return

@@ -4,6 +4,7 @@ Never compare batch sizes by the `loss` of Keras' History: it is a running mean 
 epoch shows the *initial* loss.
 """
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -20,14 +21,21 @@ class Evaluator:
         model: A built Keras model; its weights at the time of a call count.
         data: The data set; all splits are put on the device.
         loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in chunks of `CHUNK` examples.
-        metrics: Functions (y_true, y_pred) -> one value an example, by name.
+        metrics: Functions (y_true, y_pred, sample_weight) -> one value an example, by name.
+
+    Attributes:
+        is_measured: Whether anything says what the loss is; otherwise it is NaN.
     """
 
     def __init__(self, model: keras.Model, data: Data, loss: ModelLoss, metrics: dict[str, Callable]):
         self._names = ("loss", *metrics)
         names = ("train", "val", "test")
         splits = [data.examples(name) for name in names]
-        means = engine.own().compile_means(model, splits, loss, list(metrics.values()))
+        self.is_measured = not loss.why_unmeasured
+        if self.is_measured:
+            means = engine.own().compile_means(model, splits, loss, list(metrics.values()))
+        else:
+            means = [lambda: [math.nan]] * len(names)
         self._means = dict(zip(names, means, strict=True))
 
     def __call__(self, *splits: str) -> dict[str, float]:

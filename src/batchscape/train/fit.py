@@ -11,6 +11,7 @@ from batchscape.data import Data, function_of, load_dataset
 from batchscape.errors import InvalidInput, warn
 from batchscape.models import build as models
 from batchscape.models import fingerprint
+from batchscape.models.own_step import with_measure
 from batchscape.train import engine
 from batchscape.train.caveats import disagreement
 from batchscape.train.record import Record, Weights, run_hash
@@ -27,6 +28,7 @@ def fit_one(
     data: Any = None,
     initial_weights: Weights | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    measure: Callable | None = None,
 ) -> Record:
     """Train one model by `model.fit` and record the run.
 
@@ -37,6 +39,7 @@ def fit_one(
         initial_weights: What `model.get_weights()` returns, to start from; None for a fresh start from the seed.
         callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch. None beside `devices`,
             which train in a process of their own.
+        measure: What the loss of a model with a `train_step` of its own is; see `with_measure`.
 
     Returns:
         The `Record`, with weights. A run whose loss becomes NaN or infinite is a result too, with status `DIVERGED`.
@@ -52,7 +55,7 @@ def fit_one(
     if cell.initial_weights and initial_weights is None:
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
-    build = models.find_builder(build or cell.model)
+    build = with_measure(models.find_builder(build or cell.model), measure)
     code = models.fingerprint(
         build, loaded, cell.precision, function_of(data if data is not None else cell.dataset)
     ).name

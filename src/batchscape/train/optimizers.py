@@ -2,12 +2,14 @@
 
 import copy
 import inspect
+import math
 
 import keras
 
 from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.errors import InvalidInput, reason_of, telling_line
+from batchscape.models import own_step
 from batchscape.train.rprop import Rprop
 
 __all__ = ["Rprop"]
@@ -37,7 +39,10 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
         compiled = _serialized(model.optimizer)
         compiled["config"].update(options)
         try:
-            return _checked(keras.optimizers.deserialize(compiled), cell)
+            with keras.saving.custom_object_scope(_classes_of(model.optimizer)):
+                made = keras.optimizers.deserialize(compiled)
+            _exclude_alike(model.optimizer, made)
+            return _checked(made, cell)
         except InvalidInput:
             raise
         except (TypeError, ValueError) as error:
@@ -60,19 +65,34 @@ def make(cell: Cell, model: keras.Model) -> keras.Optimizer:
 
 
 def _serialized(optimizer: keras.Optimizer) -> dict:
-    """What Keras makes an optimizer anew from; refused where it cannot, such as for an unregistered class."""
+    """What Keras makes an optimizer anew from; refused where it cannot, such as for a `get_config` that leaves things out."""
     try:
         serialized = keras.optimizers.serialize(optimizer)
-        made = keras.optimizers.deserialize(copy.deepcopy(serialized))
+        with keras.saving.custom_object_scope(_classes_of(optimizer)):
+            made = keras.optimizers.deserialize(copy.deepcopy(serialized))
         if not isinstance(made, keras.Optimizer):  # Of some unregistered classes Keras makes a string.
             raise TypeError(f"{type(optimizer).__name__} is not registered")
         return serialized
     except Exception as error:
         raise InvalidInput(
-            "A compiled optimizer is copied for each run; register its class, or that of its schedule, with "
-            "@keras.saving.register_keras_serializable(), and give it a get_config with all that its __init__ takes. "
+            "A compiled optimizer is copied for each run: give its class, or that of its schedule, a get_config with all that "
+            "its __init__ takes. "
             f"Received: {type(optimizer).__name__}, which cannot be copied for {reason_of(error)}"
         ) from error
+
+
+def _classes_of(optimizer: keras.Optimizer) -> dict[str, type]:
+    """Classes of an optimizer, of the one inside it and of their schedules, by name: Keras knows those that are registered."""
+    both = [optimizer, *filter(None, [getattr(optimizer, "inner_optimizer", None)])]
+    parts = [*both, *(keras_private.rate_schedule(each) for each in both)]
+    return {type(part).__name__: type(part) for part in parts if part is not None}
+
+
+def _exclude_alike(optimizer: keras.Optimizer, made: keras.Optimizer) -> None:
+    """Exclude the same weights from decay as another optimizer of the model, and the one inside it."""
+    keras_private.exclude_from_weight_decay(made, keras_private.excluded_from_weight_decay(optimizer))
+    if skips_overflows(optimizer):
+        _exclude_alike(optimizer.inner_optimizer, made.inner_optimizer)
 
 
 def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
@@ -90,6 +110,15 @@ def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
             f"Received: gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
         )
     return optimizer
+
+
+def reset(optimizer: keras.Optimizer, fresh: keras.Optimizer) -> None:
+    """Give an optimizer that has trained the state of one that has not, made alike."""
+    if optimizer.built:
+        if not fresh.built:
+            fresh.build(keras_private.trained_variables(optimizer))
+        for variable, value in zip(optimizer.variables, fresh.variables, strict=True):
+            variable.assign(value)
 
 
 def check_rate(cell: Cell, default_rate: float | None) -> None:
@@ -117,6 +146,11 @@ def skips_overflows(optimizer: keras.Optimizer) -> bool:
 def updates_of(optimizer: keras.Optimizer) -> int:
     """Number of updates that an optimizer has made; steps that it skipped do not count."""
     return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def rate_of_model(model: keras.Model) -> float:
+    """The learning rate of the next update of a model; NaN where it has optimizers of its own."""
+    return math.nan if own_step.own_optimizers(model) else rate_of(model.optimizer)
 
 
 def rate_of(optimizer: keras.Optimizer) -> float:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import optimizers
 
+from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput
@@ -71,6 +72,8 @@ def check(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, optimizer
         clips = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm")}
         asked = ", ".join([type(optimizer).__name__, *(f"{name}={value}" for name, value in clips.items() if value)])
         raise InvalidInput(f"parallel_seeds need an optimizer that treats each number by itself. Received: {asked}")
+    if keras_private.excluded_from_weight_decay(optimizer):
+        raise InvalidInput("parallel_seeds need weights that all decay alike. Received: exclude_from_weight_decay")
     plain = type(optimizer) is optimizers.SGD and not optimizer.clipvalue
     if not plain and engine.own().has_sparse_gradients(model, data.x_train):
         raise InvalidInput(

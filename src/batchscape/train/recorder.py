@@ -56,6 +56,7 @@ class Recorder(keras.callbacks.Callback):
         self.updates = self.skipped = self._row_at = 0
         self._next_row = self._plan.evaluate_every
         self._train: dict[str, float] = {}
+        self._logs: dict[str, float] = {}
         self._checkpoints: list[int] = []
         self._path_length = 0.0
         self.seconds = 0.0
@@ -87,9 +88,12 @@ class Recorder(keras.callbacks.Callback):
         self.seconds += seconds
         self.updates += updates
         self._train = {}
+        if not self._evaluate.is_measured:
+            self._logs = {f"fit_{name}": float(value) for name, value in logs.items() if np.size(value) == 1}
         self._follow_path(logs)
         if self._plan.is_evaluation(self.updates - self._updates_before):
-            self._look(mean_loss=float(logs.get("loss", 0.0)))
+            losses = [float(logs.get("loss", 0.0)), *self._logs.values()]
+            self._look(mean_loss=next((loss for loss in losses if not math.isfinite(loss)), losses[0]))
 
     def stop(self) -> None:
         """End the run here, because a callback of the user asked for it."""
@@ -166,10 +170,11 @@ class Recorder(keras.callbacks.Callback):
             "distance": _norm(weights - self._start),
             "path_length": self._path_length,
             "weight_norm": _norm(weights),
-            "learning_rate": float(f"{optimizers.rate_of(self.model.optimizer):.7g}"),  # 0.1, not 0.10000000149
+            "learning_rate": float(f"{optimizers.rate_of_model(self.model):.7g}"),  # 0.1, not 0.10000000149
+            **self._logs,
         }
         self.rows.append(row)
-        if not self.diverged and not math.isfinite(row["train_loss"]):
+        if self._evaluate.is_measured and not self.diverged and not math.isfinite(row["train_loss"]):
             self.diverged = f"training loss {row['train_loss']} at update {self.updates}"
 
     def _count_skipped(self) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchscape.backend import importing
+from batchscape.backend import importing, keras_private
 from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput, reason_of
 from batchscape.models import build as models
+from batchscape.models import own_step
 from batchscape.models.metrics import metric_functions
 from batchscape.models.resolve_loss import all_targets, loss_of
 from batchscape.train import engine, optimizers, schedules
@@ -72,9 +73,13 @@ class Trainer:
         self._engine_note = ""
 
     def _to_fit(self, optimizer: keras.Optimizer, *, jit_compile: bool) -> keras.Model:
-        """What `fit` trains, compiled with this optimizer: the model itself."""
-        self._loss.compile(self._model, optimizer, jit_compile=jit_compile)
-        return self._model
+        """What `fit` trains, compiled with this optimizer: the model itself, with the metrics that its own step may use."""
+        model, options = self._model, {"jit_compile": jit_compile}
+        if own_step.has_own_step(model) and model.compiled:
+            metrics = keras_private.compiled_metrics(model)
+            options |= dict(zip(("metrics", "weighted_metrics"), metrics, strict=True))
+        self._loss.compile(model, optimizer, **options)
+        return model
 
     def run(
         self,
@@ -129,7 +134,7 @@ class Trainer:
             hash="",  # Whoever knows where the data come from gives the name.
             status=Status.DIVERGED if diverged else Status.COMPLETE,
             reason=recorder.diverged if diverged else "",
-            curves={name: [row[name] for row in recorder.rows] for name in recorder.rows[0]},
+            curves=_columns(recorder.rows),
             final={**recorder.final, "reached": recorder.reached, **_best_validation(recorder.rows)},
             facts={**self._facts(plan), **self._skipped(recorder), "seconds_per_update": seconds_per_update, **facts},
             environment=environment(),
@@ -152,6 +157,8 @@ class Trainer:
 
     def _check_updates(self, updates: int) -> None:
         """What we counted must be what the optimizer did, but for the steps that one for float16 skips."""
+        if own_step.has_own_step(self._model):  # It may use another optimizer, or this one twice.
+            return
         done = optimizers.updates_of(self._model.optimizer)
         skips = optimizers.skips_overflows(self._model.optimizer)
         if done > updates or (done < updates and not skips):
@@ -189,7 +196,8 @@ class Trainer:
     def _choose_engine(self, plan: Plan):
         """The first engine that runs, and why the ones before it did not."""
         note = ""
-        candidates = list(engine.candidates(self._first, self._fitted, self._data))
+        logs = bool(self._loss.why_unmeasured or own_step.own_optimizers(self._model))
+        candidates = list(engine.candidates(self._first, self._fitted, self._data, logs=logs))
         for make in candidates:
             try:
                 chosen = make()
@@ -210,11 +218,14 @@ class Trainer:
 
     def _reset(self, seed: int, initial_weights: Weights | None) -> None:
         """Give the model the variables of a fresh build with this seed, bit for bit, and the optimizer empty slots."""
-        for variable, value in zip(self._model.variables, self._build(seed=seed).variables, strict=True):
+        fresh = self._build(seed=seed)
+        for variable, value in zip(self._model.variables, fresh.variables, strict=True):
             variable.assign(value)
         if initial_weights is not None:
             models.set_weights(self._model, initial_weights)
         self._empty_slots()
+        for name, optimizer in own_step.own_optimizers(self._model).items():
+            optimizers.reset(optimizer, getattr(fresh, name))
 
     def _empty_slots(self) -> None:
         for variable, value in zip(self._model.optimizer.variables, self._fresh_slots, strict=True):
@@ -224,10 +235,10 @@ class Trainer:
         """Set the rate that the policy gives at this batch size, and the schedule that it is the peak of.
 
         Returns:
-            The rate; None where the optimizer's own schedule rules.
+            The rate; None where the optimizer's own schedule rules, or optimizers of the model's own train.
         """
         optimizers.check_rate(cell, self._default_rate)
-        if self._default_rate is None:
+        if self._default_rate is None or own_step.own_optimizers(self._model):
             return None
         base = self._default_rate if cell.learning_rate is None else cell.learning_rate
         rate = cell.scale_learning_rate(base, plan.batch_size)
@@ -259,6 +270,11 @@ def run_fit(model: keras.Model, **arguments: Any) -> None:
     """The one place where a model is trained."""
     with importing.without_warnings_of_programs():
         model.fit(verbose=0, **arguments)
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Rows by column; NaN where a row lacks one, as the first lacks the logs of `fit`."""
+    return {name: [row.get(name, math.nan) for row in rows] for name in rows[-1]}
 
 
 def _best_validation(rows: list[dict[str, float]]) -> dict[str, float]:
