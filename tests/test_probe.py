@@ -13,7 +13,7 @@ import pytest
 from scipy import optimize, stats
 
 import batchscape as bs
-from batchscape.cost import limit
+from batchscape.cost import limit, probe
 from batchscape.cost.line import fit_line
 from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.system import memory
@@ -251,3 +251,42 @@ def test_a_build_function_that_raises_is_reported_as_that_and_not_as_want_of_mem
 def test_a_build_function_that_ends_its_process_leaves_ours_alone():
     with pytest.raises(UserCodeError, match=r"the process died \(SIGABRT\)"):
         bs.probe_batch_sizes(lambda: os.abort(), "digits", show_progress=False)
+
+
+class PickyWorker:
+    """Stands for the process of a probe, whose model trains at multiples of four alone, and takes a millisecond each."""
+
+    facts = {"forgets_peaks": True, "n_train": 64}  # noqa: RUF012 (as the process answers)
+    bound, asked = 1 << 30, None
+
+    def __init__(self, works):
+        self.works, self.started = works, 0
+
+    def start(self):
+        self.started += 1
+
+    def call(self, name, batch, seconds=0.0):
+        if not self.works(batch):
+            raise UserCodeError(f"Training net raised ValueError: {batch} is no multiple")
+        if name == "time_updates":
+            return 1e-3 * batch, math.nan
+        return {"compile_seconds": 0.0, "seconds": 1e-3 * batch, "peak_bytes": 1000 * batch}
+
+
+def climb(works, sizes=(1, 2, 4, 8, 10, 12)):
+    worker = PickyWorker(works)
+    return worker, probe._Climb(worker, list(sizes), lambda *_: None, stops=False)
+
+
+def test_sizes_that_a_model_cannot_train_at_are_skipped_with_their_reason():
+    worker, one = climb(lambda batch: batch % 4 == 0)
+    found = one.run(repeats=2)
+    outcomes = found.table.set_index("batch")["outcome"]
+    assert [batch for batch, outcome in outcomes.items() if outcome == "measured"] == [4, 8, 12]
+    assert outcomes[10] == "failed: Training net raised ValueError: 10 is no multiple"
+    assert worker.started == 3
+
+
+def test_a_model_that_cannot_train_at_all_ends_the_probe_with_its_error():
+    with pytest.raises(UserCodeError, match="4 is no multiple"):
+        climb(lambda batch: False)[1].run(repeats=1)

@@ -172,6 +172,10 @@ class _Worker:
         return self._child.call(f"{STEPS}:{name}", *arguments)
 
 
+MOST_FAILURES = 3
+"""Sizes in a row that may fail other than for want of memory: a model may not train at 1, or at no multiple of 4 alone."""
+
+
 class _Climb:
     """One probe: up the ladder, then rounds of timings, then the limit."""
 
@@ -182,6 +186,7 @@ class _Climb:
         self._peaks: dict[int, float] = {}
         self._climbed: dict[int, float] = {}
         self._fails: int | None = None
+        self._failures = 0
         self._reason = ""
         self._stopped = "the sizes asked for are done" if not stops else "a larger batch would need more examples"
 
@@ -211,15 +216,19 @@ class _Climb:
             self._rows[batch] = {"outcome": f"out of memory: {error}"}
             self._worker.start()
             return False
+        except InvalidInput:
+            raise
         except (ChildFailed, BatchscapeError) as error:
-            if not self._seconds:
+            self._failures += 1
+            if not self._seconds and (self._failures == MOST_FAILURES or batch == self._ladder[-1]):
                 raise (
                     error if isinstance(error, BatchscapeError) else UserCodeError(f"Training failed: {error}")
                 ) from None
             self._stopped = f"B = {batch} failed: {error}"
             self._rows[batch] = {"outcome": f"failed: {error}"}
             self._worker.start()
-            return False
+            return self._failures < MOST_FAILURES
+        self._failures = 0
         self._climbed[batch] = found["peak_bytes"]
         self._rows[batch] = {"compile_seconds": found["compile_seconds"], "outcome": "measured"}
         self._seconds[batch] = [found["seconds"]]
