@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import pytest
 
+import batchscape as bs
 from batchscape.errors import InvalidInput
-from batchscape.models import losses, metrics
+from batchscape.models import losses, metrics, outputs
 from batchscape.models.resolve_loss import resolve_loss
+from batchscape.train import engine
+from batchscape.train.evaluate import Evaluator
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -211,3 +214,27 @@ def test_whole_numbers_are_labels_only_where_the_model_has_that_many_outputs():
     counts = np.arange(50)
     assert metrics.metric_functions(["accuracy"], net(1), X, counts) == {}
     assert set(metrics.metric_functions(["accuracy"], net(3), X, LABELS)) == {"accuracy"}
+
+
+def test_a_forward_pass_takes_fewer_examples_where_a_layer_gives_much():
+    images = keras.Sequential([keras.Input((128, 128, 3)), keras.layers.Conv2D(32, 3, padding="same")])
+    assert outputs.examples_in_a_pass(images, np.zeros((1, 128, 128, 3))) == 64
+    assert outputs.examples_in_a_pass(net(3), X) == 2048
+    of_any_size = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(32, 3, padding="same")])
+    assert outputs.examples_in_a_pass(of_any_size, np.zeros((1, 128, 128, 3))) == 64
+
+
+def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_passes(monkeypatch):
+    data, model = bs.load_dataset((X, LABELS)), net(3)
+    loss, chunks = resolve_loss(model, X, LABELS), []
+    compile_means = engine.own().compile_means
+
+    def short_of_memory(*arguments, chunk):
+        chunks.append(chunk)
+        means = compile_means(*arguments, chunk=chunk)
+        return means if chunk <= 512 else [lambda: (_ for _ in ()).throw(MemoryError("no room"))] * 3
+
+    monkeypatch.setattr(engine.own(), "compile_means", short_of_memory)
+    found = Evaluator(model, data, loss, {})("train", "test")
+    assert chunks == [2048, 1024, 512]
+    assert found["train_loss"] == pytest.approx(loss.mean(model, data.x_train, data.y_train), rel=1e-5)

@@ -15,7 +15,7 @@ from batchscape.backend import keras_private
 from batchscape.errors import InvalidInput
 
 CHUNK = 2048
-"""Examples per forward pass outside training; fixed, so that no run is validated with its own batch size."""
+"""Most examples in a forward pass outside training; fixed, so that no run is validated with its own batch size."""
 
 _log = logging.getLogger("batchscape")
 

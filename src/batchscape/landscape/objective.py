@@ -9,12 +9,11 @@ import keras
 import numpy as np
 
 from batchscape import backend
-from batchscape.backend import CHUNK
 from batchscape.data import Data
 from batchscape.errors import InvalidInput, unknown_name, warn
 from batchscape.landscape import derivatives, filters
 from batchscape.landscape.digest import digest
-from batchscape.models import agreement
+from batchscape.models import agreement, outputs
 from batchscape.models.metrics import metric_functions
 from batchscape.models.resolve_loss import loss_of, resolve_loss
 from batchscape.train.record import Weights
@@ -115,7 +114,7 @@ class Objective:
         if loss is None and model.compiled and self._loss.measure is None:
             found = agreement.disagreement(model, self._loss, examples, agreement.compute_loss_of(model))
             warn(*([found] if found else []))
-        self._batch_size = batch_size or (n if self._loss.why_batch else CHUNK)
+        self._batch_size = batch_size or (n if self._loss.why_batch else outputs.examples_in_a_pass(model, x))
         counted = metric_functions(metrics, model, x, y, self._loss)
         self.names = ("loss", *counted)
         self._derivatives = derivatives.derivatives(

@@ -2,12 +2,13 @@
 
 import functools
 import inspect
+import math
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from batchscape.backend import keras_private
+from batchscape.backend import CHUNK, keras_private
 from batchscape.errors import UserCodeError, telling_line
 
 ROWS = 32
@@ -17,6 +18,33 @@ ROWS = 32
 def some_rows(x: Any, most: int = ROWS) -> Any:
     """The first examples of an array, or of a tree of them: `ROWS` of them, or fewer."""
     return keras.tree.map_structure(lambda array: array[: min(most, ROWS)], x)
+
+
+PASS_BYTES = 256 << 20
+"""Memory for what layers give in a forward pass outside training: a layer's inputs and outputs are there at once."""
+
+FEWEST_IN_A_PASS = 16
+
+
+def examples_in_a_pass(model: keras.Model, x: Any) -> int:
+    """How many examples a forward pass outside training takes: `CHUNK`, or fewer where a layer gives a lot for each.
+
+    It depends on the model and the shapes of its inputs alone, so that no run is evaluated with its own batch size. Layers
+    of a subclassed model, whose outputs are known only when it is called, do not count.
+    """
+    unknown = max((size for leaf in keras.tree.flatten(x) for size in leaf.shape[1:]), default=1)
+    largest = max(map(functools.partial(_numbers, unknown), keras_private.layers_of(model)), default=1)
+    most = PASS_BYTES // (2 * 4 * max(1, largest))
+    return min(CHUNK, max(FEWEST_IN_A_PASS, 2 ** (int(most).bit_length() - 1) if most else 0))
+
+
+def _numbers(unknown: int, layer: keras.Layer) -> int:
+    """How many numbers a layer gives for an example, with `unknown` for a size that is None; 0 where nobody knows."""
+    try:
+        given = keras.tree.flatten(layer.output)
+    except (AttributeError, ValueError):  # A layer that was called by no functional model, or by several.
+        return 0
+    return max((math.prod(size or unknown for size in each.shape[1:]) for each in given), default=0)
 
 
 def call(model: keras.Model, x: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from batchscape.backend import CHUNK, keras_private
+from batchscape.backend import keras_private
 from batchscape.data import Data
 from batchscape.models import outputs
 from batchscape.models.losses import ModelLoss
@@ -119,7 +119,7 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
 
 
 def compile_means(
-    model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable]
+    model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable], *, chunk: int
 ) -> list[Callable]:
     """See `engine_tensorflow.compile_means`."""
 
@@ -131,8 +131,8 @@ def compile_means(
     def means_of(*examples) -> Callable[[], np.ndarray]:
         n = len(keras.tree.flatten(examples)[0])
         parts = [
-            keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + CHUNK]), examples)
-            for first in range(0, n, CHUNK)
+            keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + chunk]), examples)
+            for first in range(0, n, chunk)
         ]
 
         def means() -> np.ndarray:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from batchscape.backend import CHUNK, batches_tensorflow, keras_private, tensorflow_private, xla
+from batchscape.backend import batches_tensorflow, keras_private, tensorflow_private, xla
 from batchscape.data import Data, make_dataset
 from batchscape.models import outputs
 from batchscape.models.losses import ModelLoss
@@ -187,10 +187,10 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
 
 
 def compile_means(
-    model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable]
+    model: keras.Model, splits: Sequence[tuple], loss: ModelLoss, metrics: Sequence[Callable], *, chunk: int
 ) -> list[Callable]:
     """For each split, (x, y, ...), a function of no arguments: mean loss and metrics over it, float64, shape (1 + metrics,)."""
-    jit = xla.rule(model, splits[0][0])(CHUNK)
+    jit = xla.rule(model, splits[0][0])(chunk)
     splits = [batches_tensorflow.to_device(tuple(split)) for split in splits]
     sizes = [keras.tree.flatten(split)[0].shape[0] for split in splits]
 
@@ -201,7 +201,7 @@ def compile_means(
         return tf.stack([batches_tensorflow.masked_sum(each, mask) for each in values])
 
     specs = [keras.tree.map_structure(_of_any_number, split) for split in splits]
-    if not jit and max(sizes) <= CHUNK and specs == specs[:1] * len(splits):
+    if not jit and max(sizes) <= chunk and specs == specs[:1] * len(splits):
         # Where no split needs chunks, one trace serves them all.
         def of_all(*examples):
             return sums_of(*examples, tf.ones(tf.shape(keras.tree.flatten(examples)[0])[:1], tf.bool))
@@ -211,7 +211,7 @@ def compile_means(
 
     def sums(split):
         start = tf.zeros(1 + len(metrics), tf.float64)
-        return batches_tensorflow.accumulate(sums_of, start, split, exact=not loss.by_example)
+        return batches_tensorflow.accumulate(sums_of, start, split, chunk=chunk, exact=not loss.by_example)
 
     return [
         _mean(xla.program(functools.partial(sums, split), jit=jit), n) for split, n in zip(splits, sizes, strict=True)

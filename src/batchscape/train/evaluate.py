@@ -4,13 +4,17 @@ Never compare batch sizes by the `loss` of Keras' History: it is a running mean 
 epoch shows the *initial* loss.
 """
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from batchscape.data import Data
+from batchscape.models import outputs
 from batchscape.models.losses import ModelLoss
+from batchscape.system import memory
 from batchscape.train import engine
 
 
@@ -20,28 +24,42 @@ class Evaluator:
     Args:
         model: A built Keras model; its weights at the time of a call count.
         data: The data set; all splits are put on the device.
-        loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in chunks of `CHUNK` examples.
+        loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in batches of `chunk` examples.
         metrics: Functions (y_true, y_pred, sample_weight) -> one value an example, by name.
 
     Attributes:
         is_measured: Whether anything says what the loss is; otherwise it is NaN.
+        chunk: How many examples a forward pass takes; see `outputs.examples_in_a_pass`.
     """
 
     def __init__(self, model: keras.Model, data: Data, loss: ModelLoss, metrics: dict[str, Callable]):
-        self._names = ("loss", *metrics)
-        names = ("train", "val", "test")
-        splits = [data.examples(name) for name in names]
+        self._names, self._splits = ("loss", *metrics), ("train", "val", "test")
         self.is_measured = not loss.why_unmeasured
-        if self.is_measured:
-            means = engine.own().compile_means(model, splits, loss, list(metrics.values()))
-        else:
-            means = [lambda: [math.nan]] * len(names)
-        self._means = dict(zip(names, means, strict=True))
+        self.chunk = outputs.examples_in_a_pass(model, data.x_train)
+        self._compile = functools.partial(
+            engine.own().compile_means,
+            model,
+            [data.examples(split) for split in self._splits],
+            loss,
+            list(metrics.values()),
+        )
+        self._means = self._compile(chunk=self.chunk) if self.is_measured else [lambda: [math.nan]] * len(self._splits)
 
     def __call__(self, *splits: str) -> dict[str, float]:
         """Means such as `{"train_loss": 0.1, "train_accuracy": 0.97}` over the splits named."""
         return {
             f"{split}_{name}": float(value)
             for split in splits
-            for name, value in zip(self._names, self._means[split](), strict=True)
+            for name, value in zip(self._names, self._mean(split), strict=True)
         }
+
+    def _mean(self, split: str) -> Any:
+        """The means over a split, in passes of half as many examples from where memory ran out."""
+        try:
+            return self._means[self._splits.index(split)]()
+        except Exception as error:
+            if not memory.ran_out(error) or self.chunk == 1:
+                raise
+        self.chunk //= 2
+        self._means = self._compile(chunk=self.chunk)
+        return self._mean(split)
