@@ -64,7 +64,7 @@ def _of_output(names: Sequence[str], model: keras.Model, x, y: np.ndarray, outpu
 def _are_classes(y: np.ndarray, predicted: np.ndarray) -> bool:
     """Whether targets are labels of the classes that a model tells apart; whole numbers may be measured values too."""
     labels = class_labels(y)
-    if labels is None and y.dtype.kind in "iu" and predicted.ndim == y.ndim + 1:  # One label a place of a sequence.
+    if labels is None and y.dtype.kind in "iu" and predicted.shape[1:-1] == y.shape[1:]:  # One label a place.
         labels = y
     return labels is not None and labels.min() >= 0 and labels.max() < max(predicted.shape[-1], 2)
 

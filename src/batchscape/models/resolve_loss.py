@@ -307,7 +307,7 @@ def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, exam
     tolerance = 2e-2 if "16" in model.compute_dtype else 1e-4
     if not np.isfinite([whole, mean]).all() or abs(whole - mean) <= tolerance * max(1.0, abs(whole)):
         return ""
-    return f"that of {n} examples is {whole:.4g}, and the mean of those of its parts {mean:.4g}"
+    return f"the loss of {n} examples is {whole:.4g}, and the mean of the losses of their halves {mean:.4g}"
 
 
 def _value(model: keras.Model, loss: ModelLoss, examples: Sequence, rows: slice) -> float:

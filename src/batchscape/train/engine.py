@@ -105,10 +105,12 @@ class Blockwise(abc.ABC):
         """Seconds of an update without evaluations: the median over a few long blocks; weights change."""
 
     def warm_up(self, plan: Plan) -> Iterator[dict[str, Any]]:
-        """See `Stock.warm_up`; this block has no updates and changes nothing."""
+        """See `Stock.warm_up`: one update of each shape, for there are programs that compile and then fail."""
         self._prepare(plan)
         blocks = plan.blocks(range(1))
-        yield self._feed(blocks._replace(counts=0 * blocks.counts, tail_counts=0 * blocks.tail_counts))
+        yield self._feed(
+            blocks._replace(counts=np.minimum(blocks.counts, 1), tail_counts=np.minimum(blocks.tail_counts, 1))
+        )
 
     def calls(self, plan: Plan, *, whole_epochs: bool) -> Iterator[dict[str, Any]]:
         """See `Stock.calls`: one call an epoch if `whole_epochs`, else one for ever more epochs."""
