@@ -380,6 +380,15 @@ def test_datasets_of_batches_that_shuffle_keep_their_names():
 
 
 @needs_tensorflow
+def test_batches_of_a_fixed_size_are_undone_too():
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    batches = dataset.batch(15, drop_remainder=True).prefetch(1)
+    assert equal(bs.load_dataset(batches), bs.load_dataset((X, Y)))
+    assert bs.load_dataset(batches).pipeline is None
+    assert bs.load_dataset(batches.unbatch()).pipeline is not None
+
+
+@needs_tensorflow
 def test_padded_batches_of_words_are_padded_with_empty_ones():
     words = tf.ragged.constant([text.split() for text in WORDS] + [["one", "of", "three"]])
     dataset = tf.data.Dataset.from_tensor_slices((words, np.arange(N + 1)))

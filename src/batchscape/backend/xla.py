@@ -32,7 +32,7 @@ class Work:
     Attributes:
         convolution_flops: Operations in the convolutions of a forward pass of one example; infinite where unknown.
         calls_python: Whether it calls back into Python, which XLA cannot.
-        looks_up: Whether it handles strings or looks things up in tables, which XLA cannot.
+        looks_up: Whether it looks things up in tables, as layers for words do, which XLA cannot.
     """
 
     convolution_flops: float
@@ -73,7 +73,7 @@ def work_of(model: keras.Model, x) -> Work:
     return Work(
         convolution_flops=math.inf if any("Conv" in name for name in inside) else flops,
         calls_python=any("PyFunc" in name for name in types),
-        looks_up=any("LookupTable" in name or name.startswith("String") for name in types),
+        looks_up=any("LookupTable" in name for name in types),
     )
 
 

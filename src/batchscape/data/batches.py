@@ -47,7 +47,7 @@ def read(source: Any, *, ordered: bool) -> tuple:
         source: What `is_batched` accepts.
         ordered: Whether the order of the examples counts, so that a source that shuffles itself must be refused.
     """
-    kind = type(source).__name__
+    kind = _kind(source)
     batches = list(_passes(source))
     if not batches:
         raise InvalidInput(f"A source of batches must hold at least one. Received: an empty {kind}")
@@ -106,9 +106,14 @@ def _end_epoch(source: Any) -> None:
             raise UserCodeError(f"on_epoch_end of {type(source).__name__} raised {reason_of(error)}") from error
 
 
+def _kind(source: Any) -> str:
+    """What messages call a source."""
+    return "tf.data.Dataset" if pipelines.is_pipeline(source) else type(source).__name__
+
+
 def _passes(source: Any) -> Iterator[tuple]:
     """The batches of one pass, as parts (x, y, sample_weight)."""
-    kind = type(source).__name__
+    kind = _kind(source)
     try:
         for number, batch in enumerate(_batches(source)):
             part = arrays.part_of(_members(batch, kind, number))

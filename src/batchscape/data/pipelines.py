@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from batchscape.backend import tensorflow_private
 from batchscape.data import arrays, splits
 from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, reason_of
 
@@ -20,7 +21,7 @@ def is_pipeline(value: Any) -> bool:
 
 
 def is_batched(pipeline: Any) -> bool:
-    """Whether a pipeline gives batches: its arrays have a first axis of no fixed length.
+    """Whether a pipeline gives batches: its arrays have a first axis of no fixed length, or of that of its last `batch`.
 
     Raises:
         InvalidInput: If it gives anything but dense tensors of known rank.
@@ -36,7 +37,8 @@ def is_batched(pipeline: Any) -> bool:
             "Examples must have one length: batch them with padded_batch(...), or cut them to one. "
             f"Received: elements of {pipeline.element_spec}"
         )
-    return all(open_ended)
+    size = tensorflow_private.batch_size_of(pipeline)
+    return all(open_ended) or all(leaf.shape.rank > 0 and leaf.shape[0] == size for leaf in leaves)
 
 
 def _check_dense(spec: Any, tf: Any) -> None:
