@@ -324,6 +324,25 @@ def test_a_pipeline_is_told_its_number_of_batches(monkeypatch):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("size", "change"),
+    [
+        (4, lambda p: p.batch(4, drop_remainder=True)),
+        (4, lambda p: p.batch(4, drop_remainder=True, num_parallel_calls=2).map(lambda x: -x).cache().prefetch(1)),
+        (4, lambda p: p.padded_batch(4, drop_remainder=True).shuffle(2).take(1)),
+        (None, lambda p: p),
+        (None, lambda p: p.batch(4).unbatch()),
+        (None, lambda p: p.window(4).flat_map(lambda window: window.batch(4, drop_remainder=True))),
+    ],
+)
+def test_the_batch_size_of_a_pipeline_is_that_of_its_last_batch(size, change):
+    """tensorflow/python/data/ops/batch_op.py"""
+    import tensorflow as tf
+
+    assert tensorflow_private.batch_size_of(change(tf.data.Dataset.range(9))) == size
+
+
+@pytest.mark.tensorflow
 def test_a_pipeline_goes_without_tuning():
     """tensorflow/python/data/ops/options.py"""
     options = tensorflow_private.untuned()

@@ -60,3 +60,17 @@ def test_a_convolution_hidden_in_a_loop_is_not_trusted_to_xla():
             return tf.while_loop(lambda i, x: i < 3, step, (0, inputs))[1]
 
     assert work(Repeated()).convolution_flops == float("inf")
+
+
+def test_tables_and_strings_are_not_given_to_xla():
+    assert not work(layers.Flatten(), layers.IntegerLookup(vocabulary=[1]), shape=(4,)).suits_xla(1)
+    model = keras.Sequential([keras.Input((), dtype="string"), layers.Hashing(5), layers.Embedding(5, 2)])
+    assert not xla.rule(model, np.array([b"a", b"b"]))(1)
+
+
+def test_a_program_that_fails_inside_xla_is_compiled_without_it():
+    import tensorflow as tf
+
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([1, 2], [10, 20]), 0)
+    program = xla.program(table.lookup, jit=True)
+    assert program(tf.constant([2, 1, 3])).numpy().tolist() == [20, 10, 0]

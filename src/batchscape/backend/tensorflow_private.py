@@ -54,6 +54,29 @@ def untuned() -> "tf.data.Options":
     return options
 
 
+_OTHER_ELEMENTS = ("Unbatch", "FlatMap", "Interleave", "Window", "Zip", "Group")
+"""Steps of a pipeline behind which the batches of an earlier step are no more."""
+
+
+def batch_size_of(dataset: "tf.data.Dataset") -> int | None:
+    """Examples in each batch of a pipeline; None where it makes no batches.
+
+    With `drop_remainder` the shapes of batches are those of examples with one axis more, so only the steps of a pipeline
+    tell. Relies on `_input_dataset`, `_batch_size` and the names of classes. Without them: None.
+    """
+    import tensorflow as tf
+
+    while dataset is not None:
+        step = type(dataset).__name__
+        if step.endswith("BatchDataset"):
+            size = tf.get_static_value(getattr(dataset, "_batch_size", None))
+            return None if size is None else int(size)
+        if any(name in step for name in _OTHER_ELEMENTS):
+            return None
+        dataset = getattr(dataset, "_input_dataset", None)
+    return None
+
+
 def _error(name: str) -> BatchscapeError:
     import tensorflow as tf
 

@@ -32,14 +32,16 @@ class Work:
     Attributes:
         convolution_flops: Operations in the convolutions of a forward pass of one example; infinite where unknown.
         calls_python: Whether it calls back into Python, which XLA cannot.
+        looks_up: Whether it looks things up in tables, as layers for words do, which XLA cannot.
     """
 
     convolution_flops: float
     calls_python: bool
+    looks_up: bool = False
 
     def suits_xla(self, batch_size: int) -> bool:
         """Whether updates, or passes, of `batch_size` examples should be compiled by XLA."""
-        if self.calls_python or os.environ.get("BATCHSCAPE_XLA") == "0":
+        if self.calls_python or self.looks_up or os.environ.get("BATCHSCAPE_XLA") == "0":
             return False
         if not self.convolution_flops or tf.config.list_logical_devices("GPU"):
             return True
@@ -48,8 +50,9 @@ class Work:
 
 
 def rule(model: keras.Model, x) -> Callable[[int], bool]:
-    """`Work.suits_xla` of a model; where XLA is switched off, its graph need not be looked at."""
-    if os.environ.get("BATCHSCAPE_XLA") == "0":
+    """`Work.suits_xla` of a model; where XLA is switched off, or inputs are strings, its graph need not be looked at."""
+    strings = any(tf.as_dtype(array.dtype) == tf.string for array in keras.tree.flatten(x))
+    if strings or os.environ.get("BATCHSCAPE_XLA") == "0":
         return lambda batch_size: False
     return work_of(model, x).suits_xla
 
@@ -65,10 +68,12 @@ def work_of(model: keras.Model, x) -> Work:
     graph = tf.function(functools.partial(model, training=True), autograph=False).get_concrete_function(spec).graph
     outside = graph.get_operations()
     inside = _in_loops(graph)
+    types = inside | {operation.type for operation in outside}
     flops = sum(_convolution_flops(operation) for operation in outside)
     return Work(
         convolution_flops=math.inf if any("Conv" in name for name in inside) else flops,
-        calls_python=any("PyFunc" in name for name in [*inside, *(operation.type for operation in outside)]),
+        calls_python=any("PyFunc" in name for name in types),
+        looks_up=any("LookupTable" in name for name in types),
     )
 
 
@@ -79,8 +84,9 @@ ROUGH = ("MaxPoolGradGrad", "MaxPool3DGradGrad")
 def program(function: Callable, *, jit: bool) -> Callable:
     """Compile a function of tensors, afresh for each shape that comes along.
 
-    Concrete functions, since TensorFlow warns of traces it takes for a mistake. Where XLA lacks an operation, or computes it
-    roughly (the second derivative of max pooling), we go without it.
+    Concrete functions, since TensorFlow warns of traces it takes for a mistake. Where XLA lacks an operation, fails on it
+    (tables of lookups: InternalError, "RET_CHECK failure"), or computes it roughly (the second derivative of max pooling),
+    we go without it.
 
     Args:
         function: What to compile; it takes and returns tensors, or trees of them.
@@ -99,7 +105,7 @@ def program(function: Callable, *, jit: bool) -> Callable:
                 continue
             try:
                 result = concrete(*arguments)
-            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError):
                 if not with_xla:
                     raise
             else:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from batchscape.data import Data, files, load_dataset
+from batchscape.data import Data, files, is_function, load_dataset
 from batchscape.errors import InvalidInput
 
 
@@ -39,7 +39,7 @@ class ProbeInput:
 def pack(given: Any, data: Data, folder: pathlib.Path) -> Any:
     """Data in the form in which they travel to another process: arrays in files, or the function that makes a pipeline."""
     if data.pipeline is not None:
-        if not (callable(given) or isinstance(given, str)):
+        if not (is_function(given) or isinstance(given, str)):
             raise InvalidInput(
                 "A tf.data.Dataset cannot be sent to the process of the probe; give the function that makes it. "
                 f"Received: {type(given).__name__}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 import sys
@@ -15,7 +14,7 @@ import optree
 from batchscape import usercode
 from batchscape.backend import keras_home
 from batchscape.config import ARRAYS, DATASETS
-from batchscape.data import pipelines, splits
+from batchscape.data import arrays, batches, forms, pipelines, splits, weights
 from batchscape.errors import BatchscapeError, DataNotFound, InvalidInput, unknown_name
 
 PIXELS = "pixels / 255, in [0, 1]"
@@ -65,6 +64,10 @@ class Data:
         parts = *self.split(name), getattr(self, f"sample_weight_{name}")
         return tuple(part for part in parts if part is not None)
 
+    def parts(self) -> list[tuple]:
+        """(x, y, sample_weight) of the training, validation and test examples, None where there is none."""
+        return [(*self.split(name), getattr(self, f"sample_weight_{name}")) for name in ("train", "val", "test")]
+
     def __repr__(self) -> str:
         shape = optree.tree_map(lambda array: array.shape[1:], self.x_train)
         train, val, test = (n_examples(x) for x in (self.x_train, self.x_val, self.x_test))
@@ -79,66 +82,105 @@ def _check_split(name: str) -> None:
 
 def n_examples(tree: Any) -> int:
     """Number of examples in an array, or in a tree of them."""
-    return len(optree.tree_leaves(tree)[0])
+    return splits.count(tree)
 
 
-def load_dataset(source: Any = "digits", *, train_size: int | None = None) -> Data:
+def load_dataset(
+    source: Any = "digits",
+    *,
+    train_size: int | None = None,
+    validation_split: float = 0.1,
+    split: str = "stratified",
+    class_weight: Mapping[int, float] | None = None,
+) -> Data:
     """Load a data set and split it, always in the same way.
 
     Args:
         source: One of
-            `"digits"` (1,797 handwritten digits shipped with scikit-learn; 1,280 / 257 / 260),
-            `"mnist"`, `"fashion_mnist"` (50,000 / 10,000 / 10,000), `"cifar10"` (45,000 / 5,000 / 10,000),
-            `"cifar10_5k"` (its first 5,000 training and 1,000 test images; 4,500 / 500 / 1,000),
-            the path of an `.npz` file in the layout of Keras' `mnist.npz`,
-            `"package.module:function"` or a function, called without arguments, or what such a function returns:
-            `(x, y)`, `((x_train, y_train), (x_test, y_test))`, a `Data`, an unbatched `tf.data.Dataset` or a pair of
-            them (training, test).
-        train_size: Number of training examples to keep (stratified), or None for all of them.
+
+            - a name: `"digits"` (1,797 handwritten digits shipped with scikit-learn; 1,280 / 257 / 260), `"mnist"`,
+              `"fashion_mnist"` (50,000 / 10,000 / 10,000), `"cifar10"` (45,000 / 5,000 / 10,000), `"cifar10_5k"` (its
+              first 5,000 training and 1,000 test images; 4,500 / 500 / 1,000);
+            - the path of an `.npz` file in the layout of Keras' `mnist.npz`;
+            - `(x, y)`, `(x, y, sample_weight)` or `x` alone, an array, a dict of arrays or `(x,)`; x and y may be dicts and
+              lists of arrays, for several inputs and outputs, and x may hold strings (on TensorFlow);
+            - a `tf.data.Dataset` of batches, a `keras.utils.PyDataset`, or anything else with a length that gives batches
+              of these, such as a PyTorch `DataLoader`: read once into memory, and batched anew at each batch size;
+            - an unbatched `tf.data.Dataset` of examples: training is fed from it as it is;
+            - a tuple of two of these, training and test, or of three, training, validation and test, as in
+              `((x_train, y_train), (x_test, y_test))`;
+            - a `Data`; a function, called without arguments, that returns any of these, or `"package.module:function"`.
+        train_size: Number of training examples to keep, held out like the others (see `split`); None for all of them.
+        validation_split: Share of the examples held out for validation, and for test, in (0, 0.5), where the source gives
+            none.
+        split: `"stratified"`, drawn at random, by label where the labels allow it; or `"last"`, for series in time: the last
+            examples are the test part, those before them the validation part, and `train_size` keeps the last.
+        class_weight: What the loss of an example counts, by label, for integer or one-hot labels of one output; others
+            count 1. The weights apply to all parts, validation and test too, though `evaluate` has no such argument, and
+            are multiplied with sample weights that were given.
 
     Returns:
         A `Data`. Images are float32 in [0, 1] (divided by 16 for digits, by 255 elsewhere), not standardised, with a
-        channel axis; a user's arrays keep their values, with float64 made float32. Where no validation or test split is
-        given, 10 % of the examples are held out for each.
+        channel axis; a user's arrays keep their values, with float64 made float32, and strings made UTF-8 bytes.
 
     Raises:
-        InvalidInput: For unknown names, unequal lengths, NaN, or labels that are not 0, 1, 2, ...
+        InvalidInput: For unknown names, unequal lengths, NaN, labels that are not 0, 1, 2, ..., and sources without an end.
         DataNotFound: If the data are not here and cannot be downloaded; the message names the file to place.
-        UserCodeError: If the user's function is missing or raises.
+        UserCodeError: If the user's function, or source, is missing or raises.
 
     Example:
         >>> load_dataset("digits")
         Data(digits: 1280 train, 257 validation, 260 test; inputs (8, 8, 1); pixels / 16, in [0, 1])
+        >>> x = np.arange(20.0)[:, None]
+        >>> load_dataset((x, 2 * x), split="last").x_test.ravel()
+        array([18., 19.], dtype=float32)
     """
+    rule = splits.Holdout(validation_split, split)
+    data = _load(source, rule)
+    if class_weight is not None:
+        data = _weigh(data, class_weight)
+    return data if train_size is None else _keep(data, train_size, rule)
+
+
+def _load(source: Any, rule: splits.Holdout) -> Data:
     if isinstance(source, (str, os.PathLike)):
-        data = _load_named(str(source))
-    elif callable(source):
-        data = from_user(usercode.call(source, what="load"), name=usercode.name_of(source))
-    else:
-        data = from_user(source, name=ARRAYS)
-    return data if train_size is None else _keep(data, train_size)
+        return _load_named(str(source), rule)
+    if is_function(source):
+        return from_user(usercode.call(source, what="load"), rule, name=usercode.name_of(source))
+    return from_user(source, rule, name=ARRAYS)
+
+
+def is_function(source: Any) -> bool:
+    """Whether a source of data is a function to call; a loader that can also be called is none."""
+    return callable(source) and not batches.is_loader(source)
 
 
 def function_of(source: Any) -> Callable | None:
     """The user's function that a source of data is or names; None for any other source."""
     if isinstance(source, str) and ":" in source and not source.endswith(".npz"):
         return usercode.resolve(source, kind="dataset")
-    return source if callable(source) else None
+    return source if is_function(source) else None
 
 
-def _load_named(name: str) -> Data:
+def _load_named(name: str, rule: splits.Holdout) -> Data:
     if name.endswith(".npz"):
-        return _from_npz(pathlib.Path(name))
+        return _from_npz(pathlib.Path(name), rule)
     if ":" in name:
-        return load_dataset(usercode.resolve(name, kind="dataset"))
-    if name == "digits":
-        return _load_digits()
+        return _load(usercode.resolve(name, kind="dataset"), rule)
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS)
+    if rule != splits.Holdout():
+        raise InvalidInput(
+            "validation_split and split are for data that come without fixed parts; leave them out for this one. "
+            f"Received: {name!r} with validation_split={rule.fraction:g}, split={rule.how!r}"
+        )
+    if name == "digits":
+        return _load_digits()
     n_val = {"mnist": 10_000, "fashion_mnist": 10_000, "cifar10": 5_000, "cifar10_5k": 500}[name]
     (x_train, y_train), (x_test, y_test) = _from_keras(name)
-    train, val = splits.hold_out((_as_images(x_train), y_train.ravel()), n_val)
-    return _finish(train, val, (_as_images(x_test), y_test.ravel()), name=name, preprocessing=PIXELS, loss=CROSSENTROPY)
+    train, test = (arrays.part_of((_as_images(x), y.ravel())) for x, y in ((x_train, y_train), (x_test, y_test)))
+    parts = [*splits.Holdout().hold_out(train, n_val), test]
+    return _finish(parts, name=name, preprocessing=PIXELS, loss=CROSSENTROPY)
 
 
 def _load_digits() -> Data:
@@ -146,9 +188,9 @@ def _load_digits() -> Data:
 
     digits = datasets.load_digits()
     x = (digits.images / 16).astype(np.float32)[..., None]
-    train, test = splits.hold_out((x, digits.target), 260)
-    train, val = splits.hold_out(train, 257)
-    return _finish(train, val, test, name="digits", preprocessing="pixels / 16, in [0, 1]", loss=CROSSENTROPY)
+    train, test = splits.Holdout().hold_out(arrays.part_of((x, digits.target)), 260)
+    parts = [*splits.Holdout().hold_out(train, 257), test]
+    return _finish(parts, name="digits", preprocessing="pixels / 16, in [0, 1]", loss=CROSSENTROPY)
 
 
 def _from_keras(name: str):
@@ -177,10 +219,10 @@ def _read_npz(file: pathlib.Path):
     if not file.exists():
         raise DataNotFound(f"No such file: {file}. Place an .npz file with the arrays {', '.join(required)} there.")
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            if missing := [key for key in required if key not in arrays]:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            if missing := [key for key in required if key not in stored]:
                 raise InvalidInput(f"{file} must hold the arrays {', '.join(required)}. Missing: {', '.join(missing)}")
-            x_train, y_train, x_test, y_test = (arrays[key] for key in required)
+            x_train, y_train, x_test, y_test = (stored[key] for key in required)
     except BatchscapeError:
         raise
     except Exception as error:
@@ -188,15 +230,15 @@ def _read_npz(file: pathlib.Path):
     return (x_train, y_train), (x_test, y_test)
 
 
-def _from_npz(file: pathlib.Path) -> Data:
+def _from_npz(file: pathlib.Path, rule: splits.Holdout) -> Data:
     (x_train, y_train), (x_test, y_test) = _read_npz(file)
     pixels = x_train.dtype == np.uint8 and x_train.ndim in (3, 4)
-    prepare = _as_images if pixels else _plain
-    train, test = ((prepare(x), _plain(_flat_labels(y))) for x, y in ((x_train, y_train), (x_test, y_test)))
-    _check(*train, "training", file.name)
-    train, val = splits.hold_out(train, splits.default_size(train))
+    prepare = _as_images if pixels else np.asarray
+    train, test = (arrays.part_of((prepare(x), _flat_labels(y))) for x, y in ((x_train, y_train), (x_test, y_test)))
+    arrays.check(train, "training", file.name)
     loss = CROSSENTROPY if np.issubdtype(train[1].dtype, np.integer) and train[1].ndim == 1 else None
-    return _finish(train, val, test, name=file.name, preprocessing=PIXELS if pixels else "as given", loss=loss)
+    parts = [*rule.hold_out(train), test]
+    return _finish(parts, name=file.name, preprocessing=PIXELS if pixels else "as given", loss=loss)
 
 
 def _flat_labels(y: np.ndarray) -> np.ndarray:
@@ -204,36 +246,24 @@ def _flat_labels(y: np.ndarray) -> np.ndarray:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 and np.issubdtype(y.dtype, np.integer) else y
 
 
-def from_user(given: Any, *, name: str) -> Data:
+def from_user(given: Any, rule: splits.Holdout, *, name: str) -> Data:
     """A `Data` from anything that a user's `load` may return."""
     if isinstance(given, Data):
-        return given if given.pipeline is not None else _with_digest(given, given.meta)
-    if pipelines.is_pipeline(given) or _is_pair_of(given, pipelines.is_pipeline):
-        train, val, test, pipeline = pipelines.read(given)
-        return _finish(train, val, test, name=name, preprocessing="as given, from tf.data", pipeline=pipeline)
-    if _is_pair_of(given, lambda part: isinstance(part, (tuple, list)) and len(part) == 2):
-        if any(isinstance(part, list) for part in given):
-            raise InvalidInput(
-                "Lists are several inputs and several targets, of which a model may have one: give tuples, as in "
-                "((x_train, y_train), (x_test, y_test)), for training and test parts. Received: two lists of two"
-            )
-        train, test = (_plain(tuple(part)) for part in given)
-        _check(*train, "training", name)
-    elif isinstance(given, (tuple, list)) and len(given) == 2:
-        everything = _plain(tuple(given))
-        _check(*everything, "given", name)
-        train, test = splits.hold_out(everything, splits.default_size(everything))
-    else:
-        raise InvalidInput(
-            "Data must come as (x, y), ((x_train, y_train), (x_test, y_test)), a batchscape Data, an unbatched "
-            f"tf.data.Dataset or a pair of them. Received: {type(given).__name__} from {name}"
-        )
-    train, val = splits.hold_out(train, splits.default_size(train))
-    return _finish(train, val, test, name=name, preprocessing="as given")
+        return _completed(given, name)
+    parts, pipeline = forms.parts_of(given, rule, name)
+    how = "as given" if pipeline is None else "as given, from tf.data"
+    return _finish(parts, name=name, preprocessing=how, pipeline=pipeline)
 
 
-def _is_pair_of(given: Any, is_part: Callable[[Any], bool]) -> bool:
-    return isinstance(given, (tuple, list)) and len(given) == 2 and all(is_part(part) for part in given)
+def _completed(data: Data, name: str) -> Data:
+    """A user's own `Data` with what its `meta` lacks."""
+    parts = data.parts()
+    meta = {"name": name, "preprocessing": "as given", "loss": None, **data.meta}
+    if "num_classes" not in meta:
+        meta["num_classes"] = arrays.num_classes([y for _, y, _ in parts])
+    if data.pipeline is None or "sha256" not in meta:
+        meta["sha256"] = _sha256(parts, data.pipeline)
+    return dataclasses.replace(data, meta=meta)
 
 
 def _as_images(pixels: np.ndarray) -> np.ndarray:
@@ -241,97 +271,58 @@ def _as_images(pixels: np.ndarray) -> np.ndarray:
     return images[..., None] if images.ndim == 3 else images
 
 
-def _plain(tree: Any) -> Any:
-    """Arrays as NumPy, float64 as float32, int64 and uint64 as int32: what Keras computes with by default."""
-
-    def convert(leaf):
-        array = np.asarray(leaf)
-        if array.dtype.kind not in "biuf" or array.ndim == 0:
-            raise InvalidInput(
-                f"Data must be arrays of numbers, one row an example. Received: dtype {array.dtype}, shape {array.shape}"
-            )
-        if array.dtype.name in ("int64", "uint64") and array.size:
-            least, most = int(array.min()), int(array.max())
-            if least < -(2**31) or most >= 2**31:
-                raise InvalidInput(f"Whole numbers must fit 32 bits. Received: values from {least} to {most}")
-        narrow = {"float64": "float32", "int64": "int32", "uint64": "int32"}
-        return array.astype(narrow.get(array.dtype.name, array.dtype), copy=False)
-
-    return optree.tree_map(convert, tree)
-
-
-def _finish(train, val, test, *, name: str, preprocessing: str, loss: str | None = None, pipeline=None) -> Data:
+def _finish(parts: list[tuple], *, name: str, preprocessing: str, loss: str | None = None, pipeline=None) -> Data:
     """Check the three parts and describe them."""
-    for part, which in ((train, "training"), (val, "validation"), (test, "test")):
-        _check(*part, which, name)
-    arrays = [_plain(array) for part in (train, val, test) for array in part]
-    shapes = [
-        [leaf.shape[1:] for leaf in optree.tree_leaves(part)] for part in zip(arrays[::2], arrays[1::2], strict=True)
-    ]
-    if shapes[0] != shapes[2]:
-        raise InvalidInput(
-            f"Training and test examples of {name} must have equal shapes. Received: {shapes[0]} and {shapes[2]}"
-        )
+    for part, which in zip(parts, ("training", "validation", "test"), strict=True):
+        arrays.check(part, which, name)
+    arrays.check_structures(parts, name)
+    arrays.check_shapes(parts, name)
+    parts = arrays.equal_widths(parts)
     meta = {
         "name": name,
         "preprocessing": preprocessing,
-        "num_classes": _num_classes([y for _, y in (train, val, test)]),
+        "num_classes": arrays.num_classes([y for _, y, _ in parts]),
         "loss": loss,
-        "sha256": _sha256(arrays) if pipeline is None else pipelines.sha256(pipeline, arrays),
+        "sha256": _sha256(parts, pipeline),
     }
-    return Data(*arrays, meta=meta, pipeline=pipeline)
+    return Data(**_fields(parts), meta=meta, pipeline=pipeline)
 
 
-def _keep(data: Data, train_size: int) -> Data:
-    """The same data with a stratified subset of the training examples."""
+def _fields(parts: list[tuple]) -> dict[str, Any]:
+    """The fields of a `Data` that hold arrays, from the three parts."""
+    return {
+        f"{field}_{split}": tree
+        for split, part in zip(("train", "val", "test"), parts, strict=True)
+        for field, tree in zip(("x", "y", "sample_weight"), part, strict=True)
+    }
+
+
+def _sha256(parts: list[tuple], pipeline: Any) -> str:
+    return arrays.sha256(parts) if pipeline is None else pipelines.sha256(pipeline, parts)
+
+
+def _weigh(data: Data, class_weight: Mapping[int, float]) -> Data:
+    """The same data with the weights of classes in the sample weights."""
+    if data.pipeline is not None:
+        raise InvalidInput(
+            "class_weight needs data in memory: batch the tf.data.Dataset, or let it give (x, y, sample_weight). "
+            "Received: an unbatched tf.data.Dataset"
+        )
+    return _with_parts(data, weights.weigh(data.parts(), class_weight))
+
+
+def _keep(data: Data, train_size: int, rule: splits.Holdout) -> Data:
+    """The same data with a subset of the training examples."""
     if data.pipeline is not None:
         raise InvalidInput("train_size needs arrays; use take() on your tf.data.Dataset instead.")
     if not 1 <= train_size <= data.n_train:
         raise InvalidInput(f"train_size must be in 1..{data.n_train} for {data.meta['name']}. Received: {train_size}")
     if train_size == data.n_train:
         return data
-    _, (x_train, y_train) = splits.hold_out((data.x_train, data.y_train), train_size)
-    return _with_digest(dataclasses.replace(data, x_train=x_train, y_train=y_train), data.meta)
+    train, *others = data.parts()
+    return _with_parts(data, [rule.hold_out(train, train_size)[1], *others])
 
 
-def _with_digest(data: Data, meta: Mapping[str, Any]) -> Data:
-    """The data with the digest of the arrays they hold now."""
-    arrays = [array for split in ("train", "val", "test") for array in data.split(split)]
-    return dataclasses.replace(data, meta={**meta, "sha256": _sha256(arrays)})
-
-
-def _check(x: Any, y: np.ndarray, part: str, name: str) -> None:
-    leaves = optree.tree_leaves(x)
-    lengths = [len(leaf) for leaf in [*leaves, y]]
-    if len(set(lengths)) != 1:
-        raise InvalidInput(
-            f"Inputs and targets must have equal lengths. Received: {lengths} in the {part} data of {name}"
-        )
-    if lengths[0] == 0:
-        raise InvalidInput(f"Data need at least one example. Received: none in the {part} data of {name}")
-    for leaf, what in [*((leaf, "inputs") for leaf in leaves), (y, "targets")]:
-        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-            bad = np.count_nonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
-            raise InvalidInput(
-                f"The {part} {what} of {name} must be finite. Received: NaN or infinity in {bad} examples"
-            )
-
-
-def _num_classes(targets: list[np.ndarray]) -> int | None:
-    """Number of classes of integer or one-hot labels, None for other targets."""
-    if splits.is_one_hot(targets[0]):
-        return targets[0].shape[1]
-    if targets[0].dtype.kind not in "iu":
-        return None
-    y = np.concatenate([part.reshape(-1) for part in targets])
-    if y.min() < 0 or splits.too_far_apart(y):  # Targets of a regression.
-        return None
-    return int(y.max()) + 1
-
-
-def _sha256(arrays) -> str:
-    digest = hashlib.sha256()
-    for leaf in optree.tree_leaves(list(arrays)):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
+def _with_parts(data: Data, parts: list[tuple]) -> Data:
+    """The data with other arrays, and the digest of these."""
+    return dataclasses.replace(data, **_fields(parts), meta={**data.meta, "sha256": arrays.sha256(parts)})

@@ -74,11 +74,12 @@ def _load(files: DataFiles) -> Data:
         return np.load(files.folder / name, mmap_mode="r", allow_pickle=False)
 
     try:
-        data = load_dataset(Data(**{name: optree.tree_map(read, tree) for name, tree in files.names.items()}, meta={}))
+        trees = {name: optree.tree_map(read, tree) for name, tree in files.names.items()}
+        data = load_dataset(Data(**trees, meta=files.meta))
     except (OSError, ValueError, EOFError) as error:
         raise StoreError(f"The arrays in {files.folder} cannot be read: {error}") from error
     check_digest(data, files.sha256, files.folder)
-    return dataclasses.replace(data, meta=files.meta)
+    return data
 
 
 def check_digest(data: Data, sha256: str, origin: Any) -> None:

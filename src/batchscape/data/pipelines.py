@@ -1,13 +1,18 @@
-"""A user's own unbatched `tf.data.Dataset`: fed to training as it is, read once for evaluation."""
+"""A user's own `tf.data.Dataset`: an unbatched one is fed to training as it is, and read once for evaluation."""
 
 import hashlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import optree
 
-from batchscape.data import splits
-from batchscape.errors import InvalidInput, UserCodeError, reason_of
+from batchscape.backend import tensorflow_private
+from batchscape.data import arrays, splits
+from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, reason_of
+
+MOST_EXAMPLES, MOST_BYTES = 10_000_000, 8 * 2**30
+"""Where the reading of a Dataset stops that does not say how long it is: it may never end."""
 
 
 def is_pipeline(value: Any) -> bool:
@@ -15,84 +20,152 @@ def is_pipeline(value: Any) -> bool:
     return hasattr(value, "element_spec") and hasattr(value, "as_numpy_iterator")
 
 
-def read(given: Any):
-    """Split a pipeline, or a (training, test) pair of pipelines, without touching what training is fed.
+def is_batched(pipeline: Any) -> bool:
+    """Whether a pipeline gives batches: its arrays have a first axis of no fixed length, or of that of its last `batch`.
 
-    Of a pair, half of the test examples become the validation set. Of a single pipeline, 10 % of the examples each are
-    held out for validation and test, and training is fed the pipeline without them.
+    Raises:
+        InvalidInput: If it gives anything but dense tensors of known rank.
+    """
+    import tensorflow as tf
+
+    leaves = tf.nest.flatten(pipeline.element_spec)
+    for leaf in leaves:
+        _check_dense(leaf, tf)
+    open_ended = [leaf.shape.rank > 0 and leaf.shape[0] is None for leaf in leaves]
+    if any(open_ended) and not all(open_ended):
+        raise InvalidInput(
+            "Examples must have one length: batch them with padded_batch(...), or cut them to one. "
+            f"Received: elements of {pipeline.element_spec}"
+        )
+    size = tensorflow_private.batch_size_of(pipeline)
+    return all(open_ended) or all(leaf.shape.rank > 0 and leaf.shape[0] == size for leaf in leaves)
+
+
+def _check_dense(spec: Any, tf: Any) -> None:
+    remedies = {tf.RaggedTensorSpec: "map(lambda x: x.to_tensor())", tf.SparseTensorSpec: "map(tf.sparse.to_dense)"}
+    for kind, remedy in remedies.items():
+        if isinstance(spec, kind):
+            raise InvalidInput(f"A tf.data.Dataset must give dense tensors: {remedy}. Received: {spec}")
+    if not isinstance(spec, tf.TensorSpec):
+        raise InvalidInput(f"A tf.data.Dataset must give tensors. Received: {spec}")
+    if spec.shape.rank is None:
+        raise InvalidInput(
+            "A tf.data.Dataset must say the ranks of its tensors: give output_signature, or use tf.ensure_shape. "
+            f"Received: {spec}"
+        )
+
+
+def read(given: tuple, rule: splits.Holdout, read_part: Callable):
+    """Split what training is fed from an unbatched pipeline, without touching what it is fed.
+
+    Of a (training, test) pair, half of the test examples become the validation set. Of a single pipeline, examples are held
+    out for validation and test, and training is fed the pipeline without them.
+
+    Args:
+        given: One, two or three parts, the first an unbatched pipeline.
+        rule: How examples are held out.
+        read_part: Gives the arrays of any other part.
 
     Returns:
-        (train, val, test, pipeline): three (x, y) parts as arrays, and the training pipeline.
+        (parts, pipeline): three parts (x, y, sample_weight) as arrays, and the training pipeline.
     """
-    if not is_pipeline(given):
-        test = _stack(given[1])
-        val, test = splits.hold_out(test, len(test[1]) // 2)
-        return _stack(given[0]), val, test, given[0]
-    everything = _stack(given)
-    if not np.array_equal(everything[1], _stack(given)[1]):
+    if len(given) == 3:
+        return list(map(read_part, given)), given[0]
+    if len(given) == 2:
+        test = read_part(given[1])
+        return [read_part(given[0]), *rule.hold_out(test, splits.count(test) // 2)], given[0]
+    (pipeline,) = given
+    everything = read_part(pipeline)
+    if _order(everything) != _order(read_part(pipeline)):
         raise InvalidInput(
             "This tf.data.Dataset shuffles itself, so no fixed examples can be held out. Give a (training, test) pair "
             "of Datasets, or leave out shuffle(). Received: two passes in different orders"
         )
-    size = splits.default_size(everything)
-    rest, test_rows = splits.split_rows(everything[1], size)
-    train_rows, val_rows = (rest[rows] for rows in splits.split_rows(everything[1][rest], size))
-    parts = (_take(everything, rows) for rows in (train_rows, val_rows, test_rows))
-    return *parts, _only(given, np.isin(np.arange(len(everything[1])), train_rows))
+    size = rule.size(splits.count(everything))
+    rest, test_rows = rule.rows(everything, size)
+    train_rows, val_rows = (rest[rows] for rows in rule.rows(splits.take(everything, rest), size))
+    parts = [splits.take(everything, rows) for rows in (train_rows, val_rows, test_rows)]
+    return parts, _only(pipeline, np.isin(np.arange(splits.count(everything)), train_rows))
 
 
-def sha256(pipeline: Any, arrays: list) -> str:
+def _order(part: tuple) -> list[bytes]:
+    """What two passes in the same order share: targets, and where there are none inputs, which may be augmented."""
+    return [leaf.tobytes() for leaf in optree.tree_leaves(part[0] if part[1] is None else part[1])]
+
+
+def sha256(pipeline: Any, parts: list[tuple]) -> str:
     """A digest that shuffling and random augmentation leave alone.
 
-    It covers element types, the targets of each part in order of size and, unless a second pass over the training
-    examples gives others (augmentation), the inputs of each part in the order of their digests.
+    It covers element types, the targets and sample weights of each part in order of size and, unless a second pass over the
+    training examples gives others (augmentation), the inputs of each part in the order of their digests.
 
     Args:
         pipeline: The training pipeline.
-        arrays: One pass: x and y of the training, validation and test parts in turn.
+        parts: One pass over the training, validation and test parts.
     """
+    import tensorflow as tf
+
     digest = hashlib.sha256(str(pipeline.element_spec).encode())
-    for y in arrays[1::2]:
-        digest.update(np.sort(y, axis=0).tobytes())
-    inputs = [_row_digests(x) for x in arrays[::2]]
-    if inputs[0] == _row_digests(_stack(pipeline)[0]):
+    for part in parts:
+        for leaf in optree.tree_leaves(part[1:]):
+            digest.update(np.sort(leaf, axis=0).tobytes())
+    inputs = [sorted(arrays.row_digests(x)) for x, *_ in parts]
+    # Inputs of 64 bits are left out, as by earlier versions: runs keep their names.
+    spec = pipeline.element_spec[0] if isinstance(pipeline.element_spec, tuple) else pipeline.element_spec
+    narrowed = any(leaf.dtype.name in arrays.NARROW for leaf in tf.nest.flatten(spec))
+    if not narrowed and inputs[0] == sorted(arrays.row_digests(stack(pipeline)[0])):
         digest.update(repr(inputs).encode())
     return digest.hexdigest()
 
 
-def _row_digests(x: Any) -> list[str]:
-    """A digest of each example, sorted."""
-    leaves = optree.tree_leaves(x)
-    return sorted(
-        hashlib.sha256(b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves)).hexdigest()
-        for row in range(len(leaves[0]))
-    )
-
-
-def _stack(pipeline: Any):
-    """One pass over an unbatched pipeline of (x, y) elements, as arrays."""
-    import tensorflow as tf
-
-    spec = pipeline.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise InvalidInput(f"A tf.data.Dataset must give (x, y) pairs. Received: elements of {spec}")
-    if any(part.shape.rank is None or None in part.shape.as_list()[:1] for part in tf.nest.flatten(spec)):
-        raise InvalidInput(f"A tf.data.Dataset must be unbatched: the batch size is what we vary. Received: {spec}")
-    if pipeline.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise InvalidInput("A tf.data.Dataset must be finite; leave out repeat(). Received: an infinite one")
-    try:
-        elements = list(pipeline.as_numpy_iterator())
-    except Exception as error:
-        raise UserCodeError(f"The tf.data.Dataset raised {reason_of(error)}") from error
-    if not elements:
+def stack(pipeline: Any) -> tuple:
+    """One pass over an unbatched pipeline, as a part (x, y, sample_weight)."""
+    rows = [element if isinstance(element, tuple) else (element,) for element in elements(pipeline)]
+    if not rows:
         raise InvalidInput("A tf.data.Dataset must hold at least one example. Received: an empty one")
-    return tf.nest.map_structure(lambda *rows: np.stack(rows), *elements)
+    if len(rows[0]) > 3:
+        raise InvalidInput(
+            f"A tf.data.Dataset must give x, (x, y) or (x, y, sample_weight). Received: {pipeline.element_spec}"
+        )
+    try:
+        return arrays.part_of(optree.tree_map(lambda *leaves: np.stack(leaves), *rows))
+    except BatchscapeError:
+        raise
+    except ValueError as error:
+        raise InvalidInput(
+            f"Examples must have equal shapes: batch them with padded_batch(...). Received: {pipeline.element_spec}"
+        ) from error
 
 
-def _take(part, rows: np.ndarray):
+def elements(pipeline: Any) -> Iterator:
+    """The elements of a finite pipeline as NumPy; one that does not say its length may hold so many examples and bytes."""
     import tensorflow as tf
 
-    return tf.nest.map_structure(lambda array: array[rows], part)
+    cardinality = pipeline.cardinality()
+    if cardinality == tf.data.INFINITE_CARDINALITY:
+        raise InvalidInput(
+            "A tf.data.Dataset must be finite: leave out repeat(), or give take(n) of it. Received: an infinite one"
+        )
+    batched, examples, size = is_batched(pipeline), 0, 0
+    iterator = pipeline.as_numpy_iterator()
+    while True:
+        try:
+            element = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise UserCodeError(f"The tf.data.Dataset raised {reason_of(error)}") from error
+        if cardinality == tf.data.UNKNOWN_CARDINALITY:
+            leaves = [np.asarray(leaf) for leaf in optree.tree_leaves(element)]
+            examples += len(leaves[0]) if batched else 1
+            size += sum(leaf.nbytes for leaf in leaves)
+            if examples > MOST_EXAMPLES or size > MOST_BYTES:
+                raise InvalidInput(
+                    "A tf.data.Dataset that does not say its length must end within "
+                    f"{MOST_EXAMPLES:,} examples and {MOST_BYTES / 1e9:.1f} GB: give take(n) of it, or say its length with "
+                    f"tf.data.experimental.assert_cardinality(n). Received: {examples:,} examples of {size / 1e9:.1f} GB so far"
+                )
+        yield element
 
 
 def _only(pipeline: Any, keep: np.ndarray):

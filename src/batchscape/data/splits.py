@@ -1,56 +1,95 @@
 """Fixed splits: the same rows every time, stratified by label wherever the labels allow it."""
 
+import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
 import optree
 from sklearn import model_selection
 
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, unknown_name
 
 SPLIT_SEED = 0
 """Seed of every split; runs never change it, so all seeds and batch sizes share one test set."""
 
 
-def default_size(part: tuple[Any, np.ndarray]) -> int:
-    """How many examples to hold out of a user's data: 10 %, at least one."""
-    return max(1, round(0.1 * len(part[1])))
+@dataclasses.dataclass(frozen=True)
+class Holdout:
+    """How examples are held out where the source gives no validation or test part.
 
-
-def hold_out(part: tuple[Any, np.ndarray], n_held_out: int):
-    """Split examples into kept and held out.
-
-    Args:
-        part: (x, y): inputs, a tree of arrays of shape (n, ...), and targets, shape (n, ...).
-        n_held_out: Number of examples to hold out, int in 1..n-1.
-
-    Returns:
-        (kept, held_out), each an (x, y) pair in the original order; see `split_rows`.
+    Attributes:
+        fraction: The share of the examples that is held out, in (0, 0.5); at least one example.
+        how: `"stratified"`, drawn at random and by label where the labels allow it, or `"last"`, the last in their order.
     """
-    return tuple(
-        optree.tree_map(lambda array, rows=rows: array[rows], part) for rows in split_rows(part[1], n_held_out)
-    )
 
+    fraction: float = 0.1
+    how: str = "stratified"
 
-def split_rows(y: np.ndarray, n_held_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers to keep and to hold out, both sorted.
+    def __post_init__(self):
+        if (
+            isinstance(self.fraction, bool)
+            or not isinstance(self.fraction, numbers.Real)
+            or not 0 < self.fraction < 0.5
+        ):
+            raise InvalidInput(
+                "validation_split must be a number between 0 and 0.5, the share held out for validation and for test. "
+                f"Received: validation_split={self.fraction!r}"
+            )
+        if self.how not in ("stratified", "last"):
+            raise unknown_name("split", self.how, ("stratified", "last"))
 
-    Stratified when `y` holds class labels with at least two rows each and there is room for every class on both sides.
-    """
-    if not 1 <= n_held_out < len(y):
-        raise InvalidInput(
-            f"At least one example must stay on each side of a split. Received: {n_held_out} to hold out of {len(y)}"
+    def size(self, n: int) -> int:
+        """How many of `n` examples to hold out."""
+        return max(1, round(self.fraction * n))
+
+    def hold_out(self, part: tuple, n_held_out: int | None = None) -> tuple[tuple, tuple]:
+        """Split examples into kept and held out.
+
+        Args:
+            part: (x, y, sample_weight): trees of arrays of shape (n, ...); y and sample_weight may be None.
+            n_held_out: Number of examples to hold out, int in 1..n-1; None for the fraction.
+
+        Returns:
+            (kept, held_out), each a part in the original order; see `rows`.
+        """
+        return tuple(take(part, rows) for rows in self.rows(part, n_held_out))
+
+    def rows(self, part: tuple, n_held_out: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers to keep and to hold out, both sorted; see `hold_out`."""
+        n = count(part)
+        n_held_out = self.size(n) if n_held_out is None else n_held_out
+        if not 1 <= n_held_out < n:
+            raise InvalidInput(
+                f"At least one example must stay on each side of a split. Received: {n_held_out} to hold out of {n}"
+            )
+        rows = np.arange(n)
+        if self.how == "last":
+            return rows[:-n_held_out], rows[-n_held_out:]
+        kept, held_out = model_selection.train_test_split(
+            rows, test_size=n_held_out, random_state=SPLIT_SEED, stratify=_strata(part[1], n_held_out)
         )
-    labels, stratify = class_labels(y), None
-    if labels is not None:
-        counts = np.unique(labels, return_counts=True)[1]
-        if counts.min() >= 2 and len(counts) <= min(n_held_out, len(y) - n_held_out):
-            stratify = labels
-    rows = np.arange(len(y))
-    kept, held_out = model_selection.train_test_split(
-        rows, test_size=n_held_out, random_state=SPLIT_SEED, stratify=stratify
-    )
-    return np.sort(kept), np.sort(held_out)
+        return np.sort(kept), np.sort(held_out)
+
+
+def take(part: tuple, rows: np.ndarray) -> tuple:
+    """Some rows of all arrays of a part."""
+    return optree.tree_map(lambda array: array[rows], part)
+
+
+def count(tree: Any) -> int:
+    """Number of examples in an array, or in a tree of them."""
+    return len(optree.tree_leaves(tree)[0])
+
+
+def _strata(y: Any, n_held_out: int) -> np.ndarray | None:
+    """Class labels to stratify by: where each has at least two rows and there is room for every class on both sides."""
+    labels = class_labels(y) if isinstance(y, np.ndarray) else None
+    if labels is None:
+        return None
+    counts = np.unique(labels, return_counts=True)[1]
+    has_room = len(counts) <= min(n_held_out, len(y) - n_held_out)
+    return labels if counts.min() >= 2 and has_room else None
 
 
 def is_one_hot(y: np.ndarray) -> bool:

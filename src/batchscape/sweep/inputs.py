@@ -10,7 +10,7 @@ import keras
 from batchscape import usercode
 from batchscape.backend import BACKENDS
 from batchscape.config import ARRAYS, DATASETS, MODELS, Cell
-from batchscape.data import Data, files, function_of, load_dataset
+from batchscape.data import Data, files, function_of, is_function, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError, warn
 from batchscape.models import build as models
 from batchscape.models.fingerprint import Fingerprint
@@ -99,7 +99,7 @@ class SweepInputs:
             changes["model"] = self._build if isinstance(self._build, str) else usercode.name_of(self._build)
         if self._given is not None:
             name = self._given if isinstance(self._given, str) else ARRAYS
-            changes["dataset"] = usercode.name_of(self._given) if callable(self._given) else name
+            changes["dataset"] = usercode.name_of(self._given) if is_function(self._given) else name
         return dataclasses.replace(cell, **changes)
 
     def data_of(self, cell: Cell) -> Data:
@@ -246,7 +246,7 @@ class SweepInputs:
     def _travels(self, cell: Cell) -> bool:
         """Whether worker processes can have the data of a cell: a `tf.data.Dataset` needs the function that makes it."""
         given = cell.dataset if self._given is None else self._given
-        return self.data_of(cell).pipeline is None or callable(given) or isinstance(given, str)
+        return self.data_of(cell).pipeline is None or is_function(given) or isinstance(given, str)
 
     def local(self, cell: Cell) -> TaskInput:
         """The input of a cell for a task in this process."""

@@ -77,7 +77,13 @@ class Stock:
 
 def as_arguments(examples: Sequence) -> dict[str, Any]:
     """`(x,)`, `(x, y)` or `(x, y, sample_weight)` as arguments of `fit` and `evaluate`."""
-    return dict(zip(("x", "y", "sample_weight"), examples, strict=False))
+    return dict(zip(("x", "y", "sample_weight"), keras.tree.map_structure(_fit_takes, examples), strict=False))
+
+
+def _fit_takes(array):
+    """An array; of strings a tensor, since `fit` takes no other strings."""
+    is_text = isinstance(array, np.ndarray) and array.dtype.kind == "S"
+    return keras.ops.convert_to_tensor(array, "string") if is_text else array
 
 
 class Blockwise(abc.ABC):
