@@ -12,9 +12,9 @@ import batchscape as bs
 from batchscape import errors
 from batchscape.backend import keras_private
 from batchscape.errors import InvalidInput, UserCodeError
-from batchscape.models import agreement
+from batchscape.models import agreement, outputs
 from batchscape.models.resolve_loss import resolve_loss
-from batchscape.train import caveats, engine
+from batchscape.train import caveats
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -300,7 +300,7 @@ def test_training_and_its_curves_are_those_of_fit_and_evaluate(case):
     loss = {"loss": model.loss, "loss_weights": keras_private.compiled_loss_weights(model)}
     model.compile(keras.optimizers.SGD(0.01), **loss)
     for epoch in range(2):
-        batch = engine.as_arguments(rows(examples, bs.epoch_order(n, 0, epoch)))
+        batch = outputs.as_arguments(rows(examples, bs.epoch_order(n, 0, epoch)))
         model.fit(**batch, batch_size=16, shuffle=False, verbose=0)
     for ours, theirs in zip(record.weights["final"], model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -18,7 +18,7 @@ from batchscape.backend import tensorflow_private
 from batchscape.config import Cell
 from batchscape.cost.probe_input import ProbeInput
 from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, reason_of
-from batchscape.models import build
+from batchscape.models import build, outputs
 from batchscape.models.resolve_loss import loss_of
 from batchscape.system import memory
 from batchscape.train import engine, optimizers
@@ -200,7 +200,7 @@ class Steps:
             return {"x": batches, "shuffle": False, "epochs": MOST_EPOCHS}
         full = data.n_train // batch_size * batch_size
         examples = keras.tree.map_structure(lambda array: np.asarray(array[:full]), data.examples("train"))
-        return {**engine.as_arguments(examples), "batch_size": batch_size, "shuffle": False, "epochs": MOST_EPOCHS}
+        return {**outputs.as_arguments(examples), "batch_size": batch_size, "shuffle": False, "epochs": MOST_EPOCHS}
 
     def _updates_in_block(self, batch_size: int, seconds: float) -> int:
         """Updates in a block that lasts its share of the seconds; 1 where an update has not been timed yet."""

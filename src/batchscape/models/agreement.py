@@ -53,8 +53,9 @@ def evaluate_with(model: keras.Model, loss: ModelLoss) -> Callable:
     loss.compile(model, keras.optimizers.SGD(), run_eagerly=True)
 
     def evaluate(examples: Sequence, batch_size: int) -> float:
-        given = dict(zip(("x", "y", "sample_weight"), examples, strict=False))
-        return float(model.evaluate(**given, batch_size=batch_size, verbose=0, return_dict=True)["loss"])
+        return float(
+            model.evaluate(**outputs.as_arguments(examples), batch_size=batch_size, verbose=0, return_dict=True)["loss"]
+        )
 
     return evaluate
 

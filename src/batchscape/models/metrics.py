@@ -78,10 +78,17 @@ def _accuracy(model: keras.Model, x, output: int, *, one_hot: bool) -> Callable:
 
     def accuracy(y, y_pred):
         if y_pred.shape[-1] == 1:
-            predicted, y = y_pred > threshold, ops.reshape(y, ops.shape(y_pred))
+            predicted, y = y_pred > threshold, _shaped_like(y, y_pred)
         else:
             predicted = ops.argmax(y_pred, axis=-1)
-            y = ops.argmax(y, axis=-1) if one_hot else ops.reshape(y, ops.shape(predicted))
-        return mean_per_example(ops.cast(ops.cast(predicted, "int32") == ops.cast(y, "int32"), "float32"))
+            y = ops.argmax(y, axis=-1) if one_hot else _shaped_like(y, predicted)
+        right = ops.equal(ops.cast(predicted, "int32"), ops.cast(y, "int32"))  # In TensorFlow == may give no shape.
+        return mean_per_example(ops.cast(right, "float32"))
 
     return accuracy
+
+
+def _shaped_like(y, other):
+    """Labels in the shape of something with as many numbers."""
+    sizes = other.shape[1:]
+    return ops.reshape(y, ops.shape(other) if None in sizes else (-1, *sizes))

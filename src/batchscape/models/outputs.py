@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -45,6 +46,17 @@ def _numbers(unknown: int, layer: keras.Layer) -> int:
     except (AttributeError, ValueError):  # A layer that was called by no functional model, or by several.
         return 0
     return max((math.prod(size or unknown for size in each.shape[1:]) for each in given), default=0)
+
+
+def as_arguments(examples: Sequence) -> dict[str, Any]:
+    """`(x,)`, `(x, y)` or `(x, y, sample_weight)` as arguments of `fit` and `evaluate`."""
+    return dict(zip(("x", "y", "sample_weight"), keras.tree.map_structure(_fit_takes, examples), strict=False))
+
+
+def _fit_takes(array):
+    """An array; of strings a tensor, since `fit` takes no other strings."""
+    is_text = isinstance(array, np.ndarray) and array.dtype.kind == "S"
+    return keras.ops.convert_to_tensor(array, "string") if is_text else array
 
 
 def call(model: keras.Model, x: Any) -> Any:

@@ -72,18 +72,7 @@ class Stock:
         return None
 
     def _take(self, rows: np.ndarray) -> dict[str, Any]:
-        return as_arguments(keras.tree.map_structure(lambda array: array[rows], self.examples))
-
-
-def as_arguments(examples: Sequence) -> dict[str, Any]:
-    """`(x,)`, `(x, y)` or `(x, y, sample_weight)` as arguments of `fit` and `evaluate`."""
-    return dict(zip(("x", "y", "sample_weight"), keras.tree.map_structure(_fit_takes, examples), strict=False))
-
-
-def _fit_takes(array):
-    """An array; of strings a tensor, since `fit` takes no other strings."""
-    is_text = isinstance(array, np.ndarray) and array.dtype.kind == "S"
-    return keras.ops.convert_to_tensor(array, "string") if is_text else array
+        return outputs.as_arguments(keras.tree.map_structure(lambda array: array[rows], self.examples))
 
 
 class Blockwise(abc.ABC):
