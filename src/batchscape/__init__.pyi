@@ -13,6 +13,7 @@ from .data import make_dataset as make_dataset
 
 # One run.
 from .models.build import build_model as build_model
+from .models.build import fresh as fresh
 from .train import optimizers as optimizers
 from .train import schedules as schedules
 from .train.batch_schedule import BatchSizeSchedule as BatchSizeSchedule

@@ -31,7 +31,7 @@ def run_sweep(
     grid: Grid | Iterable[Cell],
     *,
     store: str | os.PathLike | Store = "runs/sweep",
-    build: Callable | None = None,
+    build: str | os.PathLike | Callable | None = None,
     data: Any = None,
     executor: str = "auto",
     workers: int | None = None,
@@ -48,7 +48,9 @@ def run_sweep(
     Args:
         grid: A `Grid`, or cells.
         store: A folder, or a `Store`.
-        build: A function that builds the model, in place of the `model` of the cells; it may stand in a notebook.
+        build: A function that builds the model, in place of the `model` of the cells; it may stand in a notebook. Or a Keras
+            model, compiled or not, or a `.keras` or `.h5` file: each run trains a copy, from its weights; `fresh(build)`
+            begins anew.
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
         executor: `"serial"`, `"processes"` (one thread each), or `"auto"`.
         workers: Number of processes; one a core by default.
@@ -93,7 +95,7 @@ def missing_runs(
     grid: Grid | Iterable[Cell],
     *,
     store: str | os.PathLike | Store = "runs/sweep",
-    build: Callable | None = None,
+    build: str | os.PathLike | Callable | None = None,
     data: Any = None,
 ) -> dict[Cell, str]:
     """Return the cells that `run_sweep` would train, with the names of their runs; nothing is trained or written.
@@ -116,8 +118,10 @@ def missing_runs(
 
 def _names_of(grid: Grid | Iterable[Cell], sources: SweepInputs, store: Store) -> dict[Cell, str]:
     """The names of the runs of a grid, by cell."""
-    cells = map(sources.label, [grid] if isinstance(grid, Cell) else grid)
-    names = {cell: sources.check(cell, store) for cell in cells}
+    names = {}
+    for cell in map(sources.label, [grid] if isinstance(grid, Cell) else grid):
+        sources.announce(cell)
+        names[cell] = sources.check(cell, store)
     if not names:
         raise InvalidInput("A sweep needs at least one cell. Received: none")
     return names
