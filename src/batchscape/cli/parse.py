@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from batchscape.errors import InvalidInput
-from batchscape.models.files import ModelFile, is_file
+from batchscape.models.files import is_file
+from batchscape.models.model_file import ModelFile
 
 
 def items(name: str, text: str) -> list[str]:

@@ -21,7 +21,7 @@ from batchscape.cost.result import Probe, load_json, number_of, plain, restore, 
 from batchscape.data import load_dataset
 from batchscape.errors import BatchscapeError, InvalidInput
 from batchscape.landscape import files
-from batchscape.models.files import WEIGHTS, announce
+from batchscape.models.starts import WEIGHTS, announce
 from batchscape.system import html, memory, progress
 from batchscape.workers.watched_process import SECONDS, Child, ChildFailed
 

@@ -11,7 +11,8 @@ from batchscape.backend import keras_private
 from batchscape.config import MODELS
 from batchscape.data import Data, files, load_dataset
 from batchscape.errors import InvalidInput, unknown_name
-from batchscape.models import files as model_files
+from batchscape.models.files import is_file
+from batchscape.models.model_file import ModelFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,8 @@ def to_send(build: Any) -> str | Callable:
         InvalidInput: For a name that nothing goes by, before a process is started for it.
     """
     build = os.fspath(build) if isinstance(build, os.PathLike) else build
-    if model_files.is_file(build):
-        return model_files.ModelFile(build)
+    if is_file(build):
+        return ModelFile(build)
     if keras_private.is_layer(build) and not inspect.isclass(build):
         from batchscape.models.build import find_builder  # Imports Keras, which is here already.
 

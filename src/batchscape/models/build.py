@@ -18,9 +18,11 @@ from batchscape.data import Data
 from batchscape.errors import InvalidInput, UserCodeError, unknown_name
 from batchscape.models import fingerprint as fingerprints
 from batchscape.models.copying import ModelCopy
-from batchscape.models.files import SEED, ModelFile, is_file
+from batchscape.models.files import is_file
 from batchscape.models.fingerprint import Fingerprint
+from batchscape.models.model_file import ModelFile
 from batchscape.models.networks import BUILDERS
+from batchscape.models.starts import SEED
 
 
 def find_builder(model: str | os.PathLike | Callable) -> Callable:

@@ -15,8 +15,9 @@ import numpy as np
 from batchscape import usercode
 from batchscape.backend import keras_private
 from batchscape.errors import UserCodeError, reason_of
-from batchscape.models.files import FRESH, SEED, WEIGHTS, without_warnings
+from batchscape.models.files import without_warnings
 from batchscape.models.fingerprint import stored_by
+from batchscape.models.starts import FRESH, SEED, WEIGHTS
 from batchscape.system import usermodules
 
 

@@ -1,14 +1,10 @@
 """Models in files that Keras saved: `.keras` and `.h5`, loaded, and refused in one line with the cause."""
 
 import contextlib
-import dataclasses
-import functools
-import hashlib
 import json
 import logging
 import os
 import pathlib
-import random
 import shutil
 import tempfile
 import warnings
@@ -17,18 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from batchscape import usercode
-from batchscape.errors import UserCodeError, telling_line, warn
-
-_log = logging.getLogger("batchscape")
+from batchscape.errors import UserCodeError, telling_line
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 """How the names of such files end."""
-
-FRESH = "fresh:"
-"""What stands before the name of a file whose model is to begin from new weights."""
-
-WEIGHTS, SEED = "weights of the model", "the seed"
-"""From what a training starts: what records say."""
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 """How a file of HDF5 begins."""
@@ -39,90 +27,10 @@ def is_file(model: Any) -> bool:
     return isinstance(model, str) and model.endswith(SUFFIXES)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelFile(usercode.Builder):
-    """What loads a model from its file anew at each call, and can be sent to other processes.
-
-    Args:
-        file: The file; `fresh:` before it asks for new initial weights.
-        fresh: Whether the model begins from new initial weights, which the seed draws.
-        imports: Modules to import first, since they register layers of the model.
-
-    Raises:
-        UserCodeError: If there is no such file.
-    """
-
-    file: str
-    fresh: bool = False
-    imports: tuple[str, ...] = ()
-    _stamp: tuple[int, int] = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fresh", self.fresh or self.file.startswith(FRESH))
-        object.__setattr__(self, "file", self.file.removeprefix(FRESH))
-        require_file(self.file)
-        object.__setattr__(self, "_stamp", _stamp_of(self.file))
-
-    @property
-    def label(self) -> str:
-        """The name of the file, which stands in records in place of its path."""
-        return (FRESH if self.fresh else "") + os.path.basename(self.file)
-
-    @property
-    def starts_from(self) -> str:
-        """From what a training starts."""
-        return SEED if self.fresh else WEIGHTS
-
-    def __call__(self, data: Any = None) -> Any:
-        """The model: built on an example of the data where it has to be made anew."""
-        require_file(self.file)
-        if _stamp_of(self.file) != self._stamp:
-            raise UserCodeError(f"The file of a model must not change meanwhile; call again. Received: {self.file}")
-        state = random.getstate()
-        model = load_model(self.file, self.imports)
-        if not self.fresh:
-            return model
-        from batchscape.models.copying import ModelCopy
-
-        random.setstate(state)  # The seed draws the same weights as for a model that is given as an object.
-        return dataclasses.replace(ModelCopy.of(model), fresh=True)(data)
-
-    def named(self) -> Any:
-        """What stands for it in the name of a run, beside the model that it gives."""
-        modules = [usercode.import_module(name, "import") for name in self.imports]
-        if self.fresh:
-            return FRESH, modules
-        with open(self.file, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), modules
-
-
-def announce(build: Any) -> None:
-    """Log from which weights a training starts, where a model is given as an object or as a file."""
-    if not isinstance(build, usercode.Builder):
-        return
-    if build.starts_from == SEED:
-        _tell_once(f"{build.label.removeprefix(FRESH)}: training starts from new weights, drawn by the seed.")
-    else:
-        warn(
-            f"{build.label}: training starts from its trained weights, the same for every seed; --fresh (in Python: "
-            "batchscape.fresh) begins anew."
-        )
-
-
-@functools.cache
-def _tell_once(sentence: str) -> None:
-    _log.info(sentence)
-
-
 def require_file(file: str | os.PathLike) -> None:
     """Refuse the name of a model where there is no such file."""
     if not os.path.isfile(file):
         raise UserCodeError(f"No such file; a model is a .keras or .h5 file that Keras saved. Received: {file}")
-
-
-def _stamp_of(file: str) -> tuple[int, int]:
-    found = os.stat(file)
-    return found.st_size, found.st_mtime_ns
 
 
 def load_model(file: str | os.PathLike, imports: tuple[str, ...] = ()) -> Any:

@@ -14,10 +14,11 @@ from batchscape.config import ARRAYS, DATASETS, MODELS, Cell
 from batchscape.data import Data, files, function_of, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError, warn
 from batchscape.models import build as models
-from batchscape.models.files import announce, is_file
+from batchscape.models.files import is_file
 from batchscape.models.fingerprint import Fingerprint
 from batchscape.models.losses import ModelLoss, all_targets, loss_of
 from batchscape.models.metrics import metric_functions
+from batchscape.models.starts import announce
 from batchscape.sweep.store import Store, Workspace
 from batchscape.system import usermodules
 from batchscape.train import engine, optimizers, parallel_seeds

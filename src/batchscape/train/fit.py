@@ -12,7 +12,7 @@ from batchscape.data import Data, function_of, load_dataset
 from batchscape.errors import InvalidInput, warn
 from batchscape.models import build as models
 from batchscape.models import fingerprint
-from batchscape.models.files import announce
+from batchscape.models.starts import announce
 from batchscape.train import engine
 from batchscape.train.caveats import disagreement
 from batchscape.train.record import Record, Weights, run_hash
