@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 import batchscape as bs
+from batchscape.cost import advise
 from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.models import build as models
 
@@ -213,9 +214,9 @@ def test_a_model_begun_anew_starts_from_the_seed_as_an_object_and_as_a_file(tmp_
     assert "net.keras: training starts from new weights, drawn by the seed." in caplog.messages
 
 
-def test_a_model_goes_to_worker_processes(tmp_path):
-    how = {"data": (X, Y), "store": tmp_path, "executor": "processes", "workers": 1, "show_progress": False}
-    frame = bs.run_sweep(bs.Cell(epochs=1), build=plain(Shift(0.5)), **how)
+def test_a_model_of_a_notebook_goes_to_worker_processes(tmp_path):
+    model = plain(Shift(0.5))
+    frame = bs.run_sweep(bs.Cell(epochs=1), build=model, data=(X, Y), store=tmp_path, executor="processes", workers=1)
     assert list(frame["status"]) == ["COMPLETE"], frame["reason"][0]
 
 
@@ -356,7 +357,6 @@ def test_the_command_line_takes_files_and_the_modules_that_they_need(folder, com
     assert "--import" in err
     options = {
         "kept": ("--executor", "serial", "--model", "net.keras"),
-        "fresh": ("--executor", "serial", "--model", "net.keras", "--fresh"),
         "own": ("--executor", "processes", "--workers", "1", "--model", "own.keras", "--import", "ownlayers"),
     }
     said = {}
@@ -365,7 +365,8 @@ def test_the_command_line_takes_files_and_the_modules_that_they_need(folder, com
         assert status == 0, said[name]
         status, out, _ = command("missing", *RUNS, *given[given.index("--model") :])
         assert (status, "0 of 1" in out) == (0, True), out
-    assert len(bs.load_results("s")) == 3
+    assert len(bs.load_results("s")) == 2
+    assert "1 of 1" in command("missing", *RUNS, "--model", "net.keras", "--fresh")[1]
     assert said["kept"].startswith(
         "net.keras: training starts from its trained weights, the same for every seed; --fresh"
     )
@@ -390,7 +391,11 @@ def test_what_is_wrong_with_a_file_is_one_line_and_exit_status_2(folder, command
     assert err.count("\n") == 1
 
 
-def test_a_notebook_user_needs_two_lines(tmp_path):
-    model = plain()
-    frame = bs.run_sweep(bs.Grid(batch_size=[16]), store=tmp_path, build=model, data=(X, Y))
-    assert frame["train_loss"].notna().all()
+def test_advise_says_so_where_a_short_training_does_not_lower_the_loss_of_trained_weights():
+    rates = [(1e-5, 0.2), (1e-4, 0.2), (1e-3, 0.9)]
+    advise._require_untrained("mlp", rates)
+    advise._require_untrained(bs.fresh(plain()), rates)
+    with pytest.raises(
+        InvalidInput, match=r"begin anew with batchscape\.fresh.*its trained weights, loss 0\.2 at first"
+    ):
+        advise._require_untrained(models.find_builder(plain()), rates)

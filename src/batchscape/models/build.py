@@ -50,7 +50,8 @@ def find_builder(model: str | os.PathLike | Callable) -> Callable:
 def fresh(model: str | os.PathLike | keras.Model) -> Callable:
     """Return what builds a model with new initial weights, drawn by the seed of each run, wherever `build` is taken.
 
-    Layers that were adapted to data, such as `Normalization` and `StringLookup`, keep what they have.
+    Layers that were adapted to data, such as `Normalization` and `StringLookup`, keep what they have; all others are drawn
+    anew, frozen ones too.
 
     Args:
         model: A Keras model, or a `.keras` or `.h5` file.

@@ -3,12 +3,14 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import pathlib
 import tempfile
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
+import cloudpickle
 import keras
 import numpy as np
 
@@ -66,7 +68,7 @@ class ModelCopy(usercode.Builder):
         Raises:
             UserCodeError: If Keras cannot make it anew, say because its class has no `get_config`.
         """
-        if not all(layer.built for layer in keras_private.layers_of(model)):
+        if not model.built:
             raise UserCodeError(
                 "A model must be built, or it has no weights to copy: call it on an example, or give the function that "
                 f"builds it. Received: {_name_of(type(model))}"
@@ -105,6 +107,36 @@ class ModelCopy(usercode.Builder):
     def named(self) -> Any:
         """What stands for it in the name of a run, beside the model that it gives."""
         return FRESH if self.fresh else WEIGHTS
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCopy(usercode.Builder):
+    """A `ModelCopy` in a file of ours, so that its weights do not travel with every task of a sweep.
+
+    Attributes:
+        file: The file.
+        label, starts_from: Those of the `ModelCopy`.
+    """
+
+    file: pathlib.Path
+    label: str
+    starts_from: str
+
+    @classmethod
+    def write(cls, build: ModelCopy, file: pathlib.Path) -> Self:
+        """Write what makes copies to a file, unless that is there."""
+        if not file.exists():
+            file.write_bytes(cloudpickle.dumps(build))
+        return cls(file, build.label, build.starts_from)
+
+    def __call__(self, data: Any = None) -> keras.Model:
+        """A copy."""
+        return _read(self.file)(data)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(file: pathlib.Path) -> ModelCopy:
+    return cloudpickle.loads(file.read_bytes())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

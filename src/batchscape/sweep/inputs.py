@@ -14,6 +14,7 @@ from batchscape.config import ARRAYS, DATASETS, MODELS, Cell
 from batchscape.data import Data, files, function_of, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError, warn
 from batchscape.models import build as models
+from batchscape.models.copying import ModelCopy, StoredCopy
 from batchscape.models.files import is_file
 from batchscape.models.fingerprint import Fingerprint
 from batchscape.models.losses import ModelLoss, all_targets, loss_of
@@ -271,6 +272,8 @@ class SweepInputs:
             travels = self._files[key]
         build, files_of_code = self._build or cell.model, self._source_files(cell)
         build = self._builder(cell) if is_file(build) else build
+        if isinstance(build, ModelCopy):
+            build = StoredCopy.write(build, workspace.folder / "model.pickle")
         return TaskInput(build, travels, data.meta["sha256"], files_of_code, self._followed(cell))
 
     def _followed(self, cell: Cell) -> str:
