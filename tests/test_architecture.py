@@ -29,9 +29,9 @@ ROOMS = {
     "landscape": "backend config data errors models sweep system train",
     "gradient": "data errors landscape models stats sweep train",
     "plot": "errors stats system",
-    "cost": "backend config data errors gradient landscape models stats system train workers",
+    "cost": "backend config data errors gradient landscape models stats system train usercode workers",
     "study": "config cost data errors gradient landscape models plot stats sweep system train workers",
-    "cli": "__init__ backend config cost data errors gradient landscape models plot stats study sweep system",
+    "cli": "__init__ backend config cost data errors gradient landscape models plot stats study sweep system usercode",
     "__main__": "cli",
     "__init__": "backend",
 }

@@ -270,7 +270,7 @@ def test_sharpness_of_runs_and_of_a_file_is_printed(run, demo, tmp_path):
     (tmp_path / "broken.keras").write_text("nothing")
     status, _, err = run("sharpness", "broken.keras")
     assert status == 2
-    assert "must be a .keras file" in err
+    assert "must be a .keras or .h5 file" in err
 
 
 MYNET = """
@@ -348,9 +348,9 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["landscape", "nowhere"], "landscape needs two batch sizes"),
         (["landscape", "nowhere", "--around", "8"], "No store at"),
         (["landscape", "nowhere", "--around", "8", "--between", "8", "full"], "around 8"),
-        (["landscape", "nothing.keras"], "must be a .keras file"),
-        (["landscape", *["net.keras"] * 4], "one, two or three .keras files. Received: 4"),
-        (["sharpness"], "sharpness needs the folder of a sweep, or a .keras file. Received: none"),
+        (["landscape", "nothing.keras"], "No such file"),
+        (["landscape", *["net.keras"] * 4], "one, two or three .keras or .h5 files. Received: 4"),
+        (["sharpness"], "sharpness needs the folder of a sweep, or a .keras or .h5 file. Received: none"),
         (["sharpness", "nowhere"], "No store at"),
         (["rates"], "rates needs the folder of a sweep"),
         (["target"], "target needs the folder of a sweep"),
@@ -386,7 +386,7 @@ def test_a_users_model_and_data_in_two_small_files_of_the_current_folder(tmp_pat
         (["probe", "--batch-size", "full"], "A probe takes batch sizes as integers"),
         (["probe", "--batch-size", "2000"], "the number of training examples, 1280. Received: 2000"),
         (["probe", "--model", "badnet:nothing"], "Importing badnet raised RuntimeError: not today"),
-        (["advise", "--model", "nothing.keras"], "must be a .keras file"),
+        (["advise", "--model", "nothing.keras"], "No such file"),
         (["advise", "--data", "spoilt.npz"], "must be finite"),
         (["advise", "--repeats", "0"], "repeats must be an integer ≥ 1"),
     ],

@@ -9,7 +9,7 @@ from keras import layers
 
 import batchscape as bs
 from batchscape.errors import MOST_TRACEBACK, MOST_WORDS, UserCodeError, reason_of, telling_line, traceback_of
-from batchscape.models.build import load_model
+from batchscape.models.files import load_model
 
 
 class Forgotten(layers.Layer):
@@ -66,7 +66,7 @@ def test_why_keras_could_not_load_a_model_is_said_and_not_what_it_tried(tmp_path
 
 def test_a_file_that_is_no_keras_file_is_not_called_missing(tmp_path):
     (tmp_path / "net.keras").write_text("not a zip archive")
-    with pytest.raises(UserCodeError, match=r"must be a \.keras file of a model, a zip archive"):
+    with pytest.raises(UserCodeError, match=r"must be a \.keras or \.h5 file.*a zip archive"):
         load_model(tmp_path / "net.keras")
 
 

@@ -13,7 +13,8 @@ from .data import make_dataset as make_dataset
 
 # One run.
 from .models.build import build_model as build_model
-from .models.own_step import with_measure as with_measure
+from .models.build import fresh as fresh
+from .models.measured import with_measure as with_measure
 from .train import optimizers as optimizers
 from .train import schedules as schedules
 from .train.batch_schedule import BatchSizeSchedule as BatchSizeSchedule

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from batchscape.cli import parse
+from batchscape.cli.app import Fresh, Imports
 from batchscape.config import Cell, Grid
 from batchscape.errors import InvalidInput
 
 HELP = {
     "dataset": "Name, .npz file or module:function.",
     "train_size": "Keep this many training examples.",
-    "model": "Name or module:function.",
+    "model": "Name, module:function, or a .keras or .h5 file.",
     "optimizer": "A Keras optimizer or rprop; the compiled one, or sgd.",
     "optimizer_options": "NAME=VALUE pairs, such as momentum=0.9,nesterov=true, or a JSON object.",
     "learning_rate": "One or more rates, such as 0.05,0.1.",
@@ -68,6 +69,9 @@ NAMES = {"dataset": ("--dataset", "--data"), "seed": ("--seeds",)}
 
 MOMENTUM = Annotated[float, typer.Option(help="Momentum of sgd: short for --optimizer-options momentum=...")]
 
+MORE = {"momentum": (MOMENTUM, 0.0), "fresh": (Fresh, False), "imports": (Imports, None)}
+"""Options of a cell that are no fields, and their defaults."""
+
 
 def parameter_of(field: dataclasses.Field) -> inspect.Parameter:
     """The option of a field, as a parameter that Typer understands."""
@@ -107,15 +111,22 @@ def grid_of(values: Mapping[str, Any], momentum: float = 0.0) -> Grid:
 
 
 def takes_a_grid(command: Callable) -> Callable:
-    """Give a command the options of a cell beside its own, and hand it their values as its argument `grid`."""
-    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "grid"]
-    momentum = inspect.Parameter("momentum", inspect.Parameter.KEYWORD_ONLY, default=0.0, annotation=MOMENTUM)
+    """Give a command the options of a cell beside its own: their values come as `grid`, the file of a model as `build`."""
+    given = inspect.signature(command).parameters.items()
+    own = [parameter for name, parameter in given if name not in ("grid", "build")]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in MORE.items()
+    ]
 
     @functools.wraps(command)
     def with_grid(**given: Any) -> Any:
         values = {field: given.pop(parameter.name) for field, parameter in PARAMETERS.items()}
-        return command(grid=grid_of(values, given.pop("momentum")), **given)
+        build = parse.model(values["model"], given.pop("fresh"), given.pop("imports"))
+        if build is values["model"]:  # A name, which the cells have.
+            build = None
+        return command(grid=grid_of(values, given.pop("momentum")), build=build, **given)
 
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    with_grid.__signature__ = inspect.Signature([*PARAMETERS.values(), momentum, *own])
+    with_grid.__signature__ = inspect.Signature([*PARAMETERS.values(), *more, *own])
     return with_grid

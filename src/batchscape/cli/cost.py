@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from batchscape.cli import parse, show
-from batchscape.cli.app import Quiet, app
+from batchscape.cli.app import Fresh, Imports, Quiet, app
 from batchscape.system import atomic, paths
 
-Model = Annotated[str, typer.Option(help="Name, module:function, or a .keras file.")]
+Model = Annotated[str, typer.Option(help="Name, module:function, or a .keras or .h5 file.")]
 Dataset = Annotated[str, typer.Option("--dataset", "--data", help="Name, .npz file or module:function.")]
 Sizes = Annotated[
     str | None, typer.Option("--batch-size", help="Sizes such as 8,32,128; powers of two by default, while they pay.")
@@ -30,6 +30,8 @@ Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With or withou
 )
 def probe(
     model: Model = "mlp",
+    fresh: Fresh = False,
+    imports: Imports = None,
     dataset: Dataset = "digits",
     batch_size: Sizes = None,
     memory_limit: MemoryLimit = None,
@@ -48,7 +50,7 @@ def probe(
     from batchscape.cost.probe import probe_batch_sizes
 
     found = probe_batch_sizes(
-        model,
+        parse.model(model, fresh, imports),
         dataset,
         batch_sizes=parse.sizes(batch_size),
         memory_limit=parse.limit(memory_limit),
@@ -71,6 +73,8 @@ def probe(
 )
 def advise(
     model: Model = "mlp",
+    fresh: Fresh = False,
+    imports: Imports = None,
     dataset: Dataset = "digits",
     batch_size: Sizes = None,
     memory_limit: MemoryLimit = None,
@@ -88,7 +92,7 @@ def advise(
     from batchscape.cost.advise import advise as ask
 
     found = ask(
-        model,
+        parse.model(model, fresh, imports),
         dataset,
         batch_sizes=parse.sizes(batch_size),
         memory_limit=parse.limit(memory_limit),

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
+from batchscape import usercode
 from batchscape.backend.importing import import_keras
 from batchscape.cli import parse, show
-from batchscape.cli.app import Executor, Quiet, Workers, app
+from batchscape.cli.app import Executor, Fresh, Imports, Quiet, Workers, app
 from batchscape.errors import InvalidInput
+from batchscape.models.files import is_file
 
 Dataset = Annotated[
     str | None,
@@ -15,7 +17,10 @@ Dataset = Annotated[
         "--dataset", "--data", help="Name, .npz file or module:function (digits); of runs: what the sweep was given."
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="Name or module:function (mlp); of runs: what the sweep was given.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Name, module:function, or a .keras or .h5 file (mlp); of runs: what the sweep was given."),
+]
 
 
 @app.command(
@@ -23,7 +28,9 @@ Model = Annotated[str | None, typer.Option(help="Name or module:function (mlp); 
     "`batchscape landscape net.keras --data mydata:load`"
 )
 def landscape(
-    where: Annotated[list[str] | None, typer.Argument(help="Folder of the runs, or one to three .keras files.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Argument(help="Folder of the runs, or one to three .keras or .h5 files.")
+    ] = None,
     between: Annotated[tuple[str, str], typer.Option(help="Two batch sizes; every paired seed gives a line.")] = (
         "",
         "",
@@ -31,6 +38,8 @@ def landscape(
     around: Annotated[str, typer.Option(help="A batch size; a plane around its minimum.")] = "",
     dataset: Dataset = None,
     model: Model = None,
+    fresh: Fresh = False,
+    imports: Imports = None,
     learning_rate: Annotated[float | None, typer.Option(help="Runs at this rate, where the store has several.")] = None,
     points: Annotated[
         int | None, typer.Option(help="Points on a line, α = −1 to 2 (61), or along each axis of a plane (25).")
@@ -43,8 +52,9 @@ def landscape(
     if points is not None and points < 3:
         raise InvalidInput(f"--points must be an integer ≥ 3, or nothing lies between the ends. Received: {points}")
     sizes = {} if points is None else {"points": points}
-    if all(name.endswith(".keras") for name in where):
-        _refuse_model(model, where)
+    if all(map(is_file, where)):
+        _refuse_model(model, fresh, where)
+        _import(imports)
         _landscape_of_files(where, dataset or "digits", out or "figures", sizes, show_progress=not quiet)
         return
     if bool(around) == all(between) or len(where) > 1:
@@ -53,6 +63,7 @@ def landscape(
             f"{len(where)} folders, between {' and '.join(filter(None, between)) or 'none'}, around {around or 'none'}"
         )
     chosen = [parse.batch_size(item) for item in ([around] if around else between)]
+    build = parse.model(model, fresh, imports)
     from batchscape.sweep.store import Store as RunStore
 
     runs = RunStore(where[0]).require()
@@ -62,7 +73,7 @@ def landscape(
     from batchscape.landscape import of_runs
     from batchscape.plot import landscape as drawing
 
-    how = {"learning_rate": learning_rate, "build": model, "data": dataset, "show_progress": not quiet, **sizes}
+    how = {"learning_rate": learning_rate, "build": build, "data": dataset, "show_progress": not quiet, **sizes}
     if around:
         plane = of_runs.plane_around(runs, *chosen, **how)
         print(plane, *drawing.draw_plane(plane, f"plane_{around}", folder, basis=f"{basis}."), sep="\n")
@@ -73,7 +84,7 @@ def landscape(
 
 def _landscape_of_files(files: list[str], dataset: str, out: str, sizes: dict, *, show_progress: bool) -> None:
     if len(files) > 3:
-        raise InvalidInput(f"landscape takes one, two or three .keras files. Received: {len(files)}")
+        raise InvalidInput(f"landscape takes one, two or three .keras or .h5 files. Received: {len(files)}")
     show.require_writable(out)
     import_keras()
     from batchscape.landscape import of_runs
@@ -94,19 +105,21 @@ def noise(
     store: Annotated[str | None, typer.Argument(help="Folder of runs to measure; none for untrained weights.")] = None,
     dataset: Dataset = None,
     model: Model = None,
+    fresh: Fresh = False,
+    imports: Imports = None,
     executor: Executor = "auto",
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure the gradient noise scale B_simple = tr Σ / ‖G‖²: the batch size whose noise is as large as its gradient."""
-    runs = None
+    build, runs = parse.model(model, fresh, imports), None
     if store is not None:
         runs = _store_with_runs(store)
     import_keras()
     if runs is not None:
         from batchscape.gradient.of_runs import noise_of_runs
 
-        given = {"build": model, "data": dataset}
+        given = {"build": build, "data": dataset}
         found = noise_of_runs(runs, **given, executor=executor, workers=workers, show_progress=not quiet)
         print(found.to_string(index=False))
         return
@@ -115,39 +128,43 @@ def noise(
     from batchscape.landscape.objective import objective_of
     from batchscape.models.build import build_model
 
-    model, dataset = model or "mlp", dataset or "digits"
+    build, dataset = build or "mlp", dataset or "digits"
     data = load_dataset(dataset)
-    f = objective_of(build_model(model, data, seed=0), data)
-    print(f"{model} on {dataset}, untrained: {gradient_statistics(f, f.weights)}")
+    f = objective_of(build_model(build, data, seed=0), data)
+    state = "as it was saved" if is_file(model) and not fresh else "untrained"
+    print(f"{model or build} on {dataset}, {state}: {gradient_statistics(f, f.weights)}")
 
 
 @app.command(
     epilog="Example: `batchscape sharpness runs/sweep`, or `batchscape sharpness net.keras --data mydata:load`"
 )
 def sharpness(
-    where: Annotated[str | None, typer.Argument(help="Folder of runs, or a .keras file.")] = None,
+    where: Annotated[str | None, typer.Argument(help="Folder of runs, or a .keras or .h5 file.")] = None,
     dataset: Dataset = None,
     model: Model = None,
+    fresh: Fresh = False,
+    imports: Imports = None,
     executor: Executor = "auto",
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure how sharp minima are: λ_max and trace of the Hessian, Keskar's Metric 2.1, worst and average cases."""
     if where is None:
-        raise InvalidInput("sharpness needs the folder of a sweep, or a .keras file. Received: none")
-    if where.endswith(".keras"):
-        _refuse_model(model, [where])
+        raise InvalidInput("sharpness needs the folder of a sweep, or a .keras or .h5 file. Received: none")
+    if is_file(where):
+        _refuse_model(model, fresh, [where])
+        _import(imports)
         import_keras()
         from batchscape.landscape.of_runs import sharpness_of_file
 
         print(sharpness_of_file(where, dataset or "digits").to_series().to_string(float_format="{:.4g}".format))
     else:
-        runs = _store_with_runs(where)
+        build, runs = parse.model(model, fresh, imports), _store_with_runs(where)
         import_keras()
         from batchscape.landscape.of_runs import sharpness_of_runs
 
         found = sharpness_of_runs(
-            runs, build=model, data=dataset, executor=executor, workers=workers, show_progress=not quiet
+            runs, build=build, data=dataset, executor=executor, workers=workers, show_progress=not quiet
         )
         print(found.to_string(index=False, float_format="{:.4g}".format))
 
@@ -183,9 +200,18 @@ def target(
     print(describe_targets(load_results(runs, curves=True), at, metric=metric))
 
 
-def _refuse_model(model: str | None, files: list[str]) -> None:
-    if model is not None:
-        raise InvalidInput(f"--model is for runs; a .keras file is a model. Received: --model {model}, {files[0]}")
+def _refuse_model(model: str | None, fresh: bool, files: list[str]) -> None:
+    if model is not None or fresh:
+        given = "--fresh" if model is None else f"--model {model}"
+        raise InvalidInput(f"--model and --fresh are for runs; a file is a model. Received: {given}, {files[0]}")
+
+
+def _import(modules: list[str] | None) -> None:
+    """Import modules that register layers of a model's file."""
+    if modules:
+        import_keras()
+    for name in modules or ():
+        usercode.import_module(name, "import")
 
 
 def _store_with_runs(where: str):

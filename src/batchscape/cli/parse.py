@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 from batchscape.errors import InvalidInput
+from batchscape.models.files import is_file
+from batchscape.models.model_file import ModelFile
 
 
 def items(name: str, text: str) -> list[str]:
@@ -102,6 +104,15 @@ def _value(text: str) -> Any:
             return read(text)
         except ValueError:
             pass
+    return text
+
+
+def model(text: str | None, fresh: bool, imports: list[str] | None) -> Any:
+    """A model as the library takes it: a name, or what loads a `.keras` or `.h5` file, with the modules that it needs."""
+    if is_file(text):
+        return ModelFile(text, fresh=fresh, imports=tuple(imports or ()))
+    if fresh or imports:
+        raise InvalidInput(f"--fresh and --import need --model with a .keras or .h5 file. Received: --model {text}")
     return text
 
 

@@ -1,7 +1,7 @@
 """Commands that train: `sweep`, `missing`; and what was trained: `results`."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from batchscape.errors import InvalidInput
 def sweep(
     *,
     grid: Grid,
+    build: Any,
     parallel_seeds: Annotated[
         str, typer.Option(help="Seeds to train side by side as one model, or auto: where that is quicker.")
     ] = "1",
@@ -39,6 +40,7 @@ def sweep(
     frame = run_sweep(
         grid,
         store=store,
+        build=build,
         executor=executor,
         workers=workers,
         parallel_seeds=seeds_at_once,
@@ -54,12 +56,12 @@ def sweep(
     epilog="Example: `batchscape missing --batch-size 8,32,full --learning-rate 0.1 --seeds 6 --until-loss 0.01`"
 )
 @takes_a_grid
-def missing(*, grid: Grid, store: Store = "runs/sweep") -> None:
+def missing(*, grid: Grid, build: Any, store: Store = "runs/sweep") -> None:
     """Print the runs that a sweep with the same options would train; nothing is trained or written."""
     import_keras()
     from batchscape.sweep.run import missing_runs
 
-    show.print_missing(missing_runs(grid, store=store), len(grid), store)
+    show.print_missing(missing_runs(grid, store=store, build=build), len(grid), store)
 
 
 @app.command(epilog="Example: `batchscape results runs/sweep --csv > runs.csv`")

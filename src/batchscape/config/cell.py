@@ -39,7 +39,8 @@ class Cell:
         dataset: A name in `DATASETS`, the path of an `.npz` file in the layout of Keras' `mnist.npz`,
             or `"package.module:function"`.
         train_size: Number of training examples to keep (stratified), or None for all of them.
-        model: A name in `MODELS` or `"package.module:function"`.
+        model: A name in `MODELS`, `"package.module:function"`, or a `.keras` or `.h5` file (`fresh:` before it for new
+            initial weights).
         optimizer: A name in `OPTIMIZERS`; None for the optimizer of a compiled model, else `"sgd"`.
         optimizer_options: Further arguments of the Keras optimizer, such as `{"momentum": 0.9}`: numbers, strings, booleans,
             None, and lists or mappings of these. They are kept as tuples, a mapping as its sorted pairs.
@@ -221,7 +222,9 @@ def _check_names(cell: Cell) -> None:
         value = getattr(cell, name)
         if not isinstance(value, str) or not value:
             raise InvalidInput(f'{name} must be a name or "package.module:function". Received: {name}={value!r}')
-        given = name == "dataset" and (value.endswith(".npz") or value == ARRAYS)
+        given = (
+            value.endswith((".keras", ".h5", ".hdf5")) if name == "model" else value.endswith(".npz") or value == ARRAYS
+        )
         if value not in known and ":" not in value and not given:
             raise unknown_name(name, value, known)
     if cell.optimizer is not None and cell.optimizer not in OPTIMIZERS:

@@ -13,13 +13,15 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from batchscape import usercode
 from batchscape.config import LR_POLICIES
 from batchscape.cost.probe import probe_batch_sizes
-from batchscape.cost.probe_input import ProbeInput, pack
+from batchscape.cost.probe_input import ProbeInput, pack, to_send
 from batchscape.cost.result import Probe, load_json, number_of, plain, restore, save_text, table_of
 from batchscape.data import load_dataset
-from batchscape.errors import BatchscapeError
+from batchscape.errors import BatchscapeError, InvalidInput
 from batchscape.landscape import files
+from batchscape.models.starts import WEIGHTS, announce
 from batchscape.system import html, memory, progress
 from batchscape.workers.watched_process import SECONDS, Child, ChildFailed
 
@@ -143,7 +145,7 @@ class Advice:
 
 
 def advise(
-    build: str | Callable,
+    build: str | os.PathLike | Callable,
     data: Any,
     *,
     batch_sizes: Sequence[int] | None = None,
@@ -172,11 +174,13 @@ def advise(
         An `Advice`. Nothing of the caller's is changed.
 
     Raises:
-        InvalidInput, UserCodeError: As `probe_batch_sizes` does. A noise scale or a rate that cannot be had raises
-            nothing; the reasons say so.
+        InvalidInput, UserCodeError: As `probe_batch_sizes` does, and where a short training from the weights of a model that is
+            given does not lower its loss. A noise scale or a rate that cannot be had raises nothing; the reasons say so.
     """
     how = {"memory_limit": memory_limit, "repeats": repeats, "loss": loss, "precision": precision, "engine": engine}
     how |= {"jit": jit, "time_limit": time_limit, "show_progress": show_progress}
+    build = to_send(build)
+    announce(build)
     probe = probe_batch_sizes(build, data, batch_sizes=batch_sizes, **how)
     reference = _nearest(probe.measured["batch"], REFERENCE)
     with tempfile.TemporaryDirectory(prefix="batchscape-") as folder:
@@ -187,6 +191,8 @@ def advise(
                 rates, no_rate = _ask(child, "range_test", source, reference)
                 advance(1, "learning rate")
                 rate, stable = suggested_rate(rates or ())
+                if rates and rate is None:
+                    _require_untrained(build, rates)
                 if not no_rate:
                     scales, no_noise = _ask(child, "noise_scales", source, reference, rate)
             if no_rate:  # What failed may have ended the child.
@@ -199,6 +205,16 @@ def advise(
         "rate": no_rate or ("the model has a schedule of its own" if rates is None else "the loss did not fall"),
     }
     return join(probe, noise, rate, stable, tuple(map(tuple, rates or ())), why_not)
+
+
+def _require_untrained(build: Any, rates: Sequence[tuple[float, float]]) -> None:
+    """Refuse a model given with weights that a short training does not improve: nothing can be told of what helps it."""
+    if isinstance(build, usercode.Builder) and build.starts_from == WEIGHTS:
+        losses = [loss for _, loss in rates]
+        raise InvalidInput(
+            "advise needs a model whose loss falls in a short training; begin anew with batchscape.fresh(build), or --fresh. "
+            f"Received: {build.label} with its trained weights, loss {losses[0]:.3g} at first and {min(losses):.3g} at best"
+        )
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from batchscape import backend
-from batchscape.config import MODELS, PRECISIONS
+from batchscape.config import PRECISIONS
 from batchscape.cost import limit
 from batchscape.cost.limit import Limit
 from batchscape.cost.line import LineFit, fit_line
-from batchscape.cost.probe_input import ProbeInput, pack
+from batchscape.cost.probe_input import ProbeInput, pack, to_send
 from batchscape.cost.result import COLUMNS, Probe
 from batchscape.data import load_dataset
 from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, unknown_name
@@ -47,7 +47,7 @@ SECONDS_OF_A_TRIAL = 20.0
 
 
 def probe_batch_sizes(
-    build: str | Callable,
+    build: str | os.PathLike | Callable,
     data: Any,
     *,
     batch_sizes: Sequence[int] | None = None,
@@ -68,8 +68,9 @@ def probe_batch_sizes(
     drifts does not decide.
 
     Args:
-        build: A function that builds a Keras model, a model's name, `"package.module:function"` or a `.keras` file. A
-            model that is not compiled gets plain SGD at a rate of 0.01 and the loss that goes with its labels.
+        build: A function that builds a Keras model, a model's name, `"package.module:function"`, a `.keras` or `.h5` file, or
+            a Keras model, of which copies are trained. A model that is not compiled gets plain SGD at a rate of 0.01 and the
+            loss that goes with its labels.
         data: Anything `load_dataset` takes.
         batch_sizes: Sizes in examples, integers from 1 to the number of training examples; by default 1, 2, 4, ... until
             throughput stops rising or memory ends. With sizes, but no limit, nothing larger than them is tried.
@@ -92,7 +93,7 @@ def probe_batch_sizes(
     """
     bound = None if memory_limit is None else memory.parse(memory_limit)
     _check(repeats, precision, engine, jit, time_limit)
-    _check_model(build)
+    build = to_send(build)
     backend.check()
     loaded = load_dataset(data)
     ladder = _ladder(batch_sizes, loaded.n_train)
@@ -367,19 +368,6 @@ def _check(repeats: int, precision: str | None, engine: str, jit: bool | None, t
         raise unknown_name("engine", engine, ENGINES)
     if jit not in (None, True, False):
         raise InvalidInput(f"jit must be True, False or None. Received: jit={jit!r}")
-
-
-def _check_model(build: str | Callable) -> None:
-    """Refuse a name that nothing goes by, before a process is started for it."""
-    if callable(build):
-        return
-    if not isinstance(build, str):
-        raise InvalidInput(f"build must be a function or the name of a model. Received: {type(build).__name__}")
-    if build.endswith(".keras"):
-        if not os.path.isfile(build):
-            raise InvalidInput(f"{build} must be a .keras file. Received: no such file")
-    elif ":" not in build and build not in MODELS:
-        raise unknown_name("model", build, MODELS)
 
 
 def _ladder(batch_sizes: Sequence[int] | None, n_train: int) -> list[int]:

@@ -1,12 +1,18 @@
 """The data and the model of a probe, and how they get into its process."""
 
 import dataclasses
+import inspect
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from batchscape.backend import keras_private
+from batchscape.config import MODELS
 from batchscape.data import Data, files, is_function, load_dataset
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, unknown_name
+from batchscape.models.files import is_file
+from batchscape.models.model_file import ModelFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +20,7 @@ class ProbeInput:
     """The data, the model and the options that a probe trains with, small enough to travel to another process.
 
     Attributes:
-        build: The name of a model, `"package.module:function"`, a `.keras` file, or the function that builds it.
+        build: The name of a model, `"package.module:function"`, or what builds it, which `to_send` gives.
         data: A `Data` in files, or anything `load_dataset` takes.
         loss: A Keras loss by name, or None.
         precision: A Keras dtype policy, or None for that of Keras' configuration.
@@ -34,6 +40,28 @@ class ProbeInput:
     def load(self) -> Data:
         """The data."""
         return self.data.load() if isinstance(self.data, files.DataFiles) else load_dataset(self.data)
+
+
+def to_send(build: Any) -> str | Callable:
+    """What builds a model, in the form in which it travels to another process; names are looked up there.
+
+    Raises:
+        InvalidInput: For a name that nothing goes by, before a process is started for it.
+    """
+    build = os.fspath(build) if isinstance(build, os.PathLike) else build
+    if is_file(build):
+        return ModelFile(build)
+    if keras_private.is_layer(build) and not inspect.isclass(build):
+        from batchscape.models.build import find_builder  # Imports Keras, which is here already.
+
+        return find_builder(build)
+    if callable(build):
+        return build
+    if not isinstance(build, str):
+        raise InvalidInput(f"build must be a function, a model or its name. Received: {type(build).__name__}")
+    if ":" not in build and build not in MODELS:
+        raise unknown_name("model", build, MODELS)
+    return build
 
 
 def pack(given: Any, data: Data, folder: pathlib.Path) -> Any:

@@ -23,7 +23,7 @@ from batchscape.landscape.line import interpolate
 from batchscape.landscape.objective import Objective, objective_of
 from batchscape.landscape.plane import Plane, evaluate_plane, plane_through
 from batchscape.landscape.sharpness_measures import MEASURES, measure_sharpness
-from batchscape.models.build import load_model
+from batchscape.models.files import load_model
 from batchscape.sweep.frames import load_complete
 from batchscape.sweep.inputs import SweepInputs
 from batchscape.sweep.measure import measure_runs
@@ -194,7 +194,7 @@ def planes_of_files(
     """The training loss around a model that Keras saved, or on the plane through three of them.
 
     Args:
-        files: One or three `.keras` files of one architecture.
+        files: One or three `.keras` or `.h5` files of one architecture.
         data: Anything `load_dataset` takes.
         points: Points along an axis.
         show_progress: Whether to show progress.
@@ -216,7 +216,7 @@ def line_of_files(file_a: str | os.PathLike, file_b: str | os.PathLike, data: An
     """Loss and accuracy on the line from one model that Keras saved to another; the columns of `lines_between`.
 
     Args:
-        file_a, file_b: `.keras` files of one architecture, at α = 0 and at α = 1.
+        file_a, file_b: `.keras` or `.h5` files of one architecture, at α = 0 and at α = 1.
         data: Anything `load_dataset` takes.
         points: Points on the line, α evenly from −1 to 2.
     """
@@ -306,7 +306,7 @@ def sharpness_of_file(file: str | os.PathLike, data: Any) -> ModelSharpness:
     """The largest eigenvalue of the Hessian and every sharpness of a model that Keras saved, on its training data.
 
     Args:
-        file: A `.keras` file.
+        file: A `.keras` or `.h5` file.
         data: Anything `load_dataset` takes.
 
     Returns:

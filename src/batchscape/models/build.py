@@ -1,12 +1,10 @@
-"""Build a Keras model: a named network, a `.keras` file or what a user's function returns, checked."""
+"""Build a Keras model: a named network, a file, a copy of a model or what a user's function returns, checked."""
 
 import contextlib
-import functools
+import dataclasses
 import os
-import pathlib
 import random
 import weakref
-import zipfile
 from collections.abc import Callable, Iterator
 
 import keras
@@ -17,33 +15,80 @@ from batchscape import backend, usercode
 from batchscape.backend import keras_private
 from batchscape.config import MODELS
 from batchscape.data import Data
-from batchscape.errors import InvalidInput, UserCodeError, telling_line, unknown_name
+from batchscape.errors import InvalidInput, UserCodeError, unknown_name
 from batchscape.models import fingerprint as fingerprints
+from batchscape.models import own_step
+from batchscape.models.copying import ModelCopy
+from batchscape.models.files import is_file
 from batchscape.models.fingerprint import Fingerprint
+from batchscape.models.model_file import ModelFile
 from batchscape.models.networks import BUILDERS
+from batchscape.models.starts import SEED
 
 
-def find_builder(model: str | Callable) -> Callable:
-    """The function that builds a model: from its name, `"package.module:function"` or a `.keras` file, or itself."""
+def find_builder(model: str | os.PathLike | Callable) -> Callable:
+    """The function that builds a model.
+
+    Args:
+        model: A name, `"package.module:function"`, a `.keras` or `.h5` file, a Keras model, which is copied as it is now, or
+            a function, which is returned itself.
+    """
+    if isinstance(model, keras.Model):
+        return ModelCopy.of(model)
+    if isinstance(model, os.PathLike):
+        return ModelFile(os.fspath(model))
     if callable(model):
         return model
     if model in BUILDERS:
         return BUILDERS[model]
-    if model.endswith(".keras"):
-        return functools.partial(load_model, model)
+    if is_file(model):
+        return ModelFile(model)
     if ":" in model:
         return usercode.resolve(model, kind="model")
     raise unknown_name("model", model, MODELS)
 
 
+def fresh(model: str | os.PathLike | keras.Model) -> Callable:
+    """Return what builds a model with new initial weights, drawn by the seed of each run, wherever `build` is taken.
+
+    Layers that were adapted to data, such as `Normalization` and `StringLookup`, keep what they have; all others are drawn
+    anew, frozen ones too.
+
+    Args:
+        model: A Keras model, or a `.keras` or `.h5` file.
+
+    Raises:
+        InvalidInput: For anything else: a function decides itself from which weights its model begins.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+        >>> fresh(model).starts_from
+        'the seed'
+    """
+    build = find_builder(model)
+    if not isinstance(build, usercode.Builder):
+        raise InvalidInput(
+            f"fresh takes a Keras model, or a .keras or .h5 file; a function decides itself. Received: {model!r}"
+        )
+    return dataclasses.replace(build, fresh=True)
+
+
+def start_of(build: Callable) -> str:
+    """From what a training starts that a builder begins: what its record says."""
+    if isinstance(build, usercode.Builder):
+        return build.starts_from
+    return SEED if build in BUILDERS.values() else "what build returns"
+
+
 def build_model(
-    model: str | Callable, data: Data, *, seed: int | None = None, precision: str | None = None
+    model: str | os.PathLike | Callable, data: Data, *, seed: int | None = None, precision: str | None = None
 ) -> keras.Model:
     """Build a Keras model for a data set; a model that is not built yet is built on one example.
 
     Args:
-        model: A name in `config.MODELS`, `"package.module:function"`, or a function. Functions are called as
-            `build(data)` if they take an argument, else as `build()`, and return a Keras model, compiled or not.
+        model: A name in `config.MODELS`, `"package.module:function"`, a function, a `.keras` or `.h5` file, or a Keras model,
+            which is copied. Functions are called as `build(data)` if they take an argument, else as `build()`, and return a
+            Keras model, compiled or not.
         data: The data set, for the shapes of inputs and outputs.
         seed: Seed of the initial weights; None leaves the random state alone.
         precision: A Keras dtype policy for its layers; None for the policy in force.
@@ -67,27 +112,11 @@ def build_model(
             raise UserCodeError(
                 f"build function {usercode.name_of(build)} must return a keras.Model. Received: {type(built).__name__}"
             )
-        if not all(layer.built for layer in keras_private.layers_of(built)):
+        if own_step.has_call(built) and not all(layer.built for layer in keras_private.layers_of(built)):
             example = keras.tree.map_structure(lambda array: array[:1], data.x_train)
             usercode.call(built, example, what="model from the build")
         _require_new(built, build)
     return built
-
-
-def load_model(file: str | os.PathLike) -> keras.Model:
-    """A model that Keras saved as a `.keras` file.
-
-    Raises:
-        UserCodeError: If Keras cannot read it, say because it has layers of the user's own.
-    """
-    if os.path.exists(file) and not zipfile.is_zipfile(file):
-        raise UserCodeError(f"{file} must be a .keras file of a model, a zip archive. Received: something else")
-    try:
-        return keras.saving.load_model(file)
-    except Exception as error:
-        raise UserCodeError(
-            f"{file} must be a .keras file of a model that Keras can load: {telling_line(error)}"
-        ) from error
 
 
 _variables: weakref.WeakValueDictionary[int, keras.Variable] = weakref.WeakValueDictionary()
@@ -165,8 +194,8 @@ def fingerprint(build: Callable, data: Data, precision: str, load: Callable | No
         twin, what = model, None
     else:
         twin, what = build_model(build, data, seed=1, precision=precision), build
-    if isinstance(build, functools.partial) and build.func is load_model:
-        what = pathlib.Path(*build.args).read_bytes()
+    if isinstance(build, usercode.Builder):
+        what = build.named()
     code = fingerprints.of_model(model, twin, what, load)
     if code.why_not and load is not None and data.pipeline is None:  # Arrays have a digest of their own.
         return fingerprints.of_model(model, twin, what)

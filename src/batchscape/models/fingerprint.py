@@ -367,7 +367,7 @@ class _Walk:
             value: A layer, a loss, an optimizer or the like.
             strict: Whether all that the user's methods store counts, or numbers, words and arrays alone.
         """
-        stored = {name for base in type(value).__mro__ if _is_own_class(base) for name in _stored(base)}
+        stored = {name for base in type(value).__mro__ if _is_own_class(base) for name in stored_by(base)}
         found = []
         for name, part in sorted(getattr(value, "__dict__", {}).items()):
             is_left_out = name == "name" or keras_private.is_layer(part) or _is_passing(part)
@@ -610,7 +610,7 @@ def _slots(kind: type) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def _stored(kind: type) -> set[str]:
+def stored_by(kind: type) -> set[str]:
     """Names of the attributes that the methods of a class set."""
     functions = [getattr(value, "__func__", value) for value in vars(kind).values()]
     codes = [function.__code__ for function in functions if isinstance(function, types.FunctionType)]

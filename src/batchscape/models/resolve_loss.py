@@ -46,7 +46,7 @@ def resolve_loss(
         requested: A Keras loss, its name, a function (y_true, y_pred), a list or dict of these, a `ModelLoss`, or None.
         sample_weight: What examples count, shape (n,), or a tree of such arrays, one for each output.
         fallback: The loss that goes with the data, by name.
-        measure: A function (model, x, y) of the user in place of all this; by default that of `own_step.with_measure`.
+        measure: A function (model, x, y) of the user in place of all this; by default that of `with_measure`.
 
     Returns:
         The loss; of a model with a `train_step` of its own, of which nothing says what its loss is, one that says why.
@@ -64,7 +64,7 @@ def resolve_loss(
     except (InvalidInput, UserCodeError) as error:
         if requested or not own_step.has_own_step(model):
             raise
-        return _unmeasured(model, str(error))
+        return _unmeasured(model, str(error).partition(" Received:")[0])
 
 
 def _measured_loss(model: keras.Model, measure: Callable, some: Sequence) -> ModelLoss:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,10 +14,13 @@ from batchscape.config import ARRAYS, DATASETS, MODELS, Cell
 from batchscape.data import Data, files, function_of, is_function, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError, warn
 from batchscape.models import build as models
+from batchscape.models.copying import ModelCopy, StoredCopy
+from batchscape.models.files import is_file
 from batchscape.models.fingerprint import Fingerprint
 from batchscape.models.losses import ModelLoss
 from batchscape.models.metrics import metric_functions
 from batchscape.models.resolve_loss import all_targets, loss_of
+from batchscape.models.starts import announce
 from batchscape.sweep.store import Store, Workspace
 from batchscape.system import usermodules
 from batchscape.train import engine, optimizers, parallel_seeds
@@ -76,13 +80,13 @@ class SweepInputs:
     """The data and the models that the cells of one sweep name, each loaded or built once.
 
     Args:
-        build: A function that builds the model, in place of the `model` of the cells.
+        build: What builds the model, in place of the `model` of the cells: anything `find_builder` takes.
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
     """
 
-    def __init__(self, build: Callable | None = None, data: Any = None):
-        is_file = isinstance(build, str) and build.endswith(".keras")
-        self._build = models.find_builder(build) if is_file else build
+    def __init__(self, build: str | os.PathLike | Callable | None = None, data: Any = None):
+        is_name = build is None or (isinstance(build, str) and not is_file(build))
+        self._build = build if is_name else models.find_builder(build)
         self._given = data
         self._data: dict[tuple, Data] = {}
         self._files: dict[tuple, files.DataFiles] = {}
@@ -155,6 +159,10 @@ class SweepInputs:
         if build not in self._builders:
             self._builders[build] = models.find_builder(build)
         return self._builders[build]
+
+    def announce(self, cell: Cell) -> None:
+        """Log from which weights the training of a cell starts, where that is not the seed of a named model."""
+        announce(self._builder(cell))
 
     def disagreement(self, cell: Cell) -> list[str]:
         """How the loss of a cell differs from that of `evaluate`; see `caveats.disagreement`."""
@@ -264,6 +272,9 @@ class SweepInputs:
                 self._files[key] = files.write(data, workspace.folder)
             travels = self._files[key]
         build, files_of_code = self._build or cell.model, self._source_files(cell)
+        build = self._builder(cell) if is_file(build) else build
+        if isinstance(build, ModelCopy):
+            build = StoredCopy.write(build, workspace.folder / "model.pickle")
         return TaskInput(build, travels, data.meta["sha256"], files_of_code, self._followed(cell))
 
     def _followed(self, cell: Cell) -> str:

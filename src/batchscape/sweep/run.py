@@ -11,7 +11,7 @@ import pandas as pd
 
 from batchscape.config import Cell, Grid
 from batchscape.errors import InvalidInput, warn
-from batchscape.models.own_step import with_measure
+from batchscape.models.measured import with_measure
 from batchscape.sweep import claims, tasks
 from batchscape.sweep.frames import to_frame
 from batchscape.sweep.inputs import SweepInputs
@@ -32,7 +32,7 @@ def run_sweep(
     grid: Grid | Iterable[Cell],
     *,
     store: str | os.PathLike | Store = "runs/sweep",
-    build: Callable | None = None,
+    build: str | os.PathLike | Callable | None = None,
     data: Any = None,
     measure: Callable | None = None,
     executor: str = "auto",
@@ -50,7 +50,9 @@ def run_sweep(
     Args:
         grid: A `Grid`, or cells.
         store: A folder, or a `Store`.
-        build: A function that builds the model, in place of the `model` of the cells; it may stand in a notebook.
+        build: A function that builds the model, in place of the `model` of the cells; it may stand in a notebook. Or a Keras
+            model, compiled or not, or a `.keras` or `.h5` file: each run trains a copy, from its weights; `fresh(build)`
+            begins anew.
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
         measure: What the loss of a model with a `train_step` of its own is; see `with_measure`.
         executor: `"serial"`, `"processes"` (one thread each), or `"auto"`.
@@ -96,7 +98,7 @@ def missing_runs(
     grid: Grid | Iterable[Cell],
     *,
     store: str | os.PathLike | Store = "runs/sweep",
-    build: Callable | None = None,
+    build: str | os.PathLike | Callable | None = None,
     data: Any = None,
 ) -> dict[Cell, str]:
     """Return the cells that `run_sweep` would train, with the names of their runs; nothing is trained or written.
@@ -119,8 +121,10 @@ def missing_runs(
 
 def _names_of(grid: Grid | Iterable[Cell], sources: SweepInputs, store: Store) -> dict[Cell, str]:
     """The names of the runs of a grid, by cell."""
-    cells = map(sources.label, [grid] if isinstance(grid, Cell) else grid)
-    names = {cell: sources.check(cell, store) for cell in cells}
+    names = {}
+    for cell in map(sources.label, [grid] if isinstance(grid, Cell) else grid):
+        sources.announce(cell)
+        names[cell] = sources.check(cell, store)
     if not names:
         raise InvalidInput("A sweep needs at least one cell. Received: none")
     return names

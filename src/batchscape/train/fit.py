@@ -1,6 +1,7 @@
 """One training run: from a `Cell` to a named `Record`."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from batchscape.data import Data, function_of, load_dataset
 from batchscape.errors import InvalidInput, warn
 from batchscape.models import build as models
 from batchscape.models import fingerprint
-from batchscape.models.own_step import with_measure
+from batchscape.models.measured import with_measure
+from batchscape.models.starts import announce
 from batchscape.train import engine
 from batchscape.train.caveats import disagreement
 from batchscape.train.record import Record, Weights, run_hash
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 def fit_one(
     cell: Cell,
     *,
-    build: Callable | None = None,
+    build: str | os.PathLike | Callable | None = None,
     data: Any = None,
     initial_weights: Weights | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -34,7 +36,8 @@ def fit_one(
 
     Args:
         cell: What to run.
-        build: A function that builds the model, in place of `cell.model`.
+        build: A function that builds the model, in place of `cell.model`; or a Keras model, or a `.keras` or `.h5` file, of
+            which a copy is trained from its weights (`fresh(build)` begins anew).
         data: Anything `load_dataset` takes, in place of `cell.dataset`.
         initial_weights: What `model.get_weights()` returns, to start from; None for a fresh start from the seed.
         callbacks: Further Keras callbacks; with `fused` they see a block of updates as one batch. None beside `devices`,
@@ -55,14 +58,17 @@ def fit_one(
     if cell.initial_weights and initial_weights is None:
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
-    build = with_measure(models.find_builder(build or cell.model), measure)
+    given = cell.model if build is None else build
+    build = models.find_builder(given)
+    announce(build)
+    build = with_measure(build, measure)
     code = models.fingerprint(
         build, loaded, cell.precision, function_of(data if data is not None else cell.dataset)
     ).name
     if callbacks or initial_weights is not None:
         code += fingerprint.of(tuple(callbacks), initial_weights).name
     trainer = trainer_for(cell, loaded, build)
-    warn(*disagreement(cell, loaded, build))
+    warn(*disagreement(cell, loaded, given if isinstance(given, keras.Model) else build))
     try:
         record = trainer.run(cell, initial_weights=initial_weights, callbacks=callbacks)
         return dataclasses.replace(record, hash=run_hash(cell, loaded.meta["sha256"], code))

@@ -53,6 +53,7 @@ class Trainer:
         self._data, self._first = data, cell
         self._group = group_of(cell)
         build = models.find_builder(build)  # Once: what is edited meanwhile must not get into a later run.
+        self._starts_from = models.start_of(build)
         self._build = functools.partial(models.build_model, build, data, precision=cell.precision)
         self._model = model = self._build(seed=cell.seed)
         self._loss = loss_of(model, data, cell.loss)
@@ -99,6 +100,8 @@ class Trainer:
         recorder.start(self._model)
         self._train(plans, recorder, callbacks)
         facts = {"learning_rate": learning_rate, "compile_seconds": compile_seconds}
+        if initial_weights is not None:
+            facts["starts_from"] = "initial_weights"
         return self._record(cell, plans, recorder, facts)
 
     def _compile(self, plans: Sequence[Plan]) -> float:
@@ -260,6 +263,7 @@ class Trainer:
             "engine_note": self._engine_note,
             "jit": self._engine.jit,
             "optimizer": type(self._model.optimizer).__name__,
+            "starts_from": self._starts_from,
             "loss": self._loss.name,
             "loss_depends_on_batch": self._loss.why_batch,
             "n_parameters": sum(int(np.prod(weight.shape)) for weight in weights),
