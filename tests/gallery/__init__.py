@@ -14,7 +14,8 @@ class Entry(NamedTuple):
 
     `build()` gives the compiled model with new variables, `data()` what its owner gives to `fit`: arrays, a tuple
     (x, y) or (x, y, sample_weight), a batched `tf.data.Dataset` or a `PyDataset`. `how` says in one line what is
-    particular, `own_step` whether the model trains itself, and `options` what `fit` is given beside the data.
+    particular, `own_step` whether the model trains itself, `options` what `fit` is given beside the data, and `measure` what
+    the loss of a model is that trains itself.
     """
 
     build: Callable[[], keras.Model]
@@ -22,6 +23,7 @@ class Entry(NamedTuple):
     how: str
     own_step: bool = False
     options: Mapping[str, Any] = types.MappingProxyType({})
+    measure: Callable[[keras.Model, Any, Any], Any] | None = None
 
 
 GALLERY: dict[str, Entry] = {
@@ -52,7 +54,11 @@ GALLERY: dict[str, Entry] = {
     ),
     "ocr": Entry(sequences.build_ocr, sequences.ocr_data, "convolution, bidirectional LSTM, CTC of padded labels"),
     "captions": Entry(
-        generative.build_captions, generative.captions_data, "own train_step and test_step, two updates a step", True
+        generative.build_captions,
+        generative.captions_data,
+        "own train_step and test_step, two updates a step",
+        True,
+        measure=generative.captions_loss,
     ),
     "dcgan": Entry(
         generative.build_dcgan, generative.dcgan_data, "own train_step, two optimizers, images without targets", True

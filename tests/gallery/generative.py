@@ -179,6 +179,12 @@ class Captioner(keras.Model):
         return self.logs(*zip(*each, strict=True))
 
 
+def captions_loss(model, images, captions):
+    """What `test_step` reports of a batch: the sum of the losses of all captions of an image."""
+    features = model.cnn(images)
+    return sum(model.loss_and_accuracy(features, captions[:, i], training=False)[0] for i in range(captions.shape[1]))
+
+
 def build_captions():
     cnn = keras.Sequential(
         [keras.Input((16, 16, 3)), layers.Conv2D(8, 4, strides=4, activation="relu"), layers.Reshape((-1, 8))],

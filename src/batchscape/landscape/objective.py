@@ -13,7 +13,7 @@ from batchscape.data import Data
 from batchscape.errors import InvalidInput, unknown_name, warn
 from batchscape.landscape import derivatives, filters
 from batchscape.landscape.digest import digest
-from batchscape.models import agreement, outputs
+from batchscape.models import agreement, outputs, own_step
 from batchscape.models.metrics import metric_functions
 from batchscape.models.resolve_loss import loss_of, resolve_loss
 from batchscape.train.record import Weights
@@ -76,10 +76,9 @@ class Objective:
         moments_from: tuple[int, int] = (8, 256),
         batch_size: int | None = None,
     ):
-        if not isinstance(model, keras.Model) or not model.built:
+        if not isinstance(model, keras.Model) or not (model.built or (own_step.has_own_step(model) and model.weights)):
             raise InvalidInput(f"Objective needs a built keras.Model. Received: {type(model).__name__}, not built")
-        x = keras.tree.map_structure(np.asarray, x)
-        y = None if y is None else keras.tree.map_structure(np.asarray, y)
+        x, y = _as_arrays(x), None if y is None else _as_arrays(y)
         lengths = [[len(leaf) for leaf in keras.tree.flatten(part)] for part in ([x] if y is None else [x, y])]
         n = lengths[0][0]
         if {length for part in lengths for length in part} != {n} or not n:
@@ -341,6 +340,12 @@ class Objective:
         if self._at is None or not np.array_equal(self._at[0], trainable):  # Once for the many products at one point.
             self._at = trainable, self._derivatives.moments(trainable, other, self._rows_of_moments)
         return self._at
+
+
+def _as_arrays(tree: Any) -> Any:
+    """A tree of arrays; lists of numbers are an array themselves."""
+    leaves = keras.tree.flatten(tree)
+    return np.asarray(tree) if leaves and np.ndim(leaves[0]) == 0 else keras.tree.map_structure(np.asarray, tree)
 
 
 def objective_of(
