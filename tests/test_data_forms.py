@@ -182,6 +182,7 @@ def test_fixed_parts_are_not_split_otherwise(tmp_path):
         (((X, Y), (X[:, :2], Y)), "equal shapes"),
         (((X, Y), (X, Y), (X[:, :2], Y)), "equal shapes"),
         (((X, Y),) * 4, "a tuple of 4"),
+        (((X, Y), (X * np.nan, Y), (X, Y)), "The validation inputs of arrays must be finite"),
         ((X, Y, W, W), "a tuple of 4"),
         ([X, Y], "give (x, y) as a tuple"),
         ((), "Data must come as"),
