@@ -182,6 +182,7 @@ def test_fixed_parts_are_not_split_otherwise(tmp_path):
         (((X, Y), (X[:, :2], Y)), "equal shapes"),
         (((X, Y), (X, Y), (X[:, :2], Y)), "equal shapes"),
         (((X, Y),) * 4, "a tuple of 4"),
+        (((X, Y), (X * np.nan, Y), (X, Y)), "The validation inputs of arrays must be finite"),
         ((X, Y, W, W), "a tuple of 4"),
         ([X, Y], "give (x, y) as a tuple"),
         ((), "Data must come as"),
@@ -368,6 +369,7 @@ def test_of_a_source_that_augments_one_pass_is_kept_and_told(caplog):
     assert bs.load_dataset(Batches(X, Y, shuffle=True, noise=0.1)).n_train == 49
     assert "random augmentation" in caplog.text
     assert ".unbatch()" in caplog.text
+    assert bs.load_dataset(Batches(X, Y, noise=0.1), split="last").y_test.tolist() == Y[54:].tolist()
 
 
 @needs_tensorflow
@@ -532,3 +534,12 @@ def test_inputs_alone_train_what_makes_its_loss_itself():
 
     record = bs.fit_one(bs.Cell(batch_size=10, epochs=3, learning_rate=0.1), build=build, data=Batches(X))
     assert record.curves["train_loss"][-1] < record.curves["train_loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [(X, "no targets from arrays"), ((X, [Y, Y]), "several outputs"), (({"x": X}, Y), "take one input array")],
+)
+def test_named_models_refuse_forms_that_they_have_no_output_for(source, message):
+    with pytest.raises(InvalidInput, match=message):
+        bs.fit_one(bs.Cell(model="mlp", epochs=1), data=source)

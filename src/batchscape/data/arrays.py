@@ -11,7 +11,7 @@ import optree
 
 from batchscape import backend
 from batchscape.data import splits
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, reason_of
 
 NARROW = {"float64": "float32", "int64": "int32", "uint64": "int32"}
 """What Keras computes with by default, in place of what NumPy makes."""
@@ -72,7 +72,12 @@ def _array(leaf: Any) -> np.ndarray:
         raise InvalidInput(f"Arrays must be dense: give tf.sparse.to_dense(x). Received: a {type(leaf).__name__}")
     if hasattr(leaf, "row_splits"):
         raise InvalidInput(f"Arrays must be dense: give x.to_tensor(). Received: a {type(leaf).__name__}")
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:  # Of tensors on a GPU, or whose gradients are recorded.
+        raise InvalidInput(
+            f"Data must be what np.asarray takes. Received: {type(leaf).__name__}, {reason_of(error)}"
+        ) from error
     if not array.ndim:
         raise InvalidInput(
             "Data must be arrays, one row an example; make arrays of lists of numbers or strings with np.asarray. "

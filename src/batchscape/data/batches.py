@@ -16,7 +16,7 @@ from batchscape.data import arrays, pipelines, splits
 from batchscape.errors import BatchscapeError, InvalidInput, UserCodeError, reason_of, warn
 
 COMPARED = 100
-"""Examples of a second pass that tell whether a source shuffles itself."""
+"""Examples, or batches where there are fewer, of a second pass that tell whether a source shuffles itself."""
 
 _log = logging.getLogger("batchscape")
 
@@ -51,27 +51,27 @@ def read(source: Any, *, ordered: bool) -> tuple:
     batches = list(_passes(source))
     if not batches:
         raise InvalidInput(f"A source of batches must hold at least one. Received: an empty {kind}")
-    part = _join(batches, kind)
+    part, batches = _join(batches, kind), batches[:COMPARED]  # The others would stay in memory beside their copy.
     n, size = splits.count(part), sum(leaf.nbytes for leaf in optree.tree_leaves(part))
     _log.info(
         "Read %s examples (%s MB) from %s into memory; batches are made anew at each batch size.",
         f"{n:,}", f"{size / 1e6:,.0f}" if size > 1e7 else f"{size / 1e6:.2g}", kind,
     )  # fmt: skip
-    _end_epoch(source)
     if not _differs(batches, _passes(source)):
         return part
-    if ordered:
+    return _fixed(part, _join(list(_passes(source)), kind), kind, ordered=ordered)
+
+
+def _fixed(part: tuple, second: tuple, kind: str, *, ordered: bool) -> tuple:
+    """Examples in the order of their digests; as they are where a second pass gives others."""
+    digests = arrays.row_digests(part)
+    augmented = sorted(digests) != sorted(arrays.row_digests(second))
+    if ordered and not (augmented and _same_targets(part, second)):
         raise InvalidInput(
             f'split="last" needs examples in a fixed order: leave out shuffling. Received: a {kind} that gives two passes '
             "in different orders"
         )
-    return _sorted(part, _join(list(_passes(source)), kind), kind)
-
-
-def _sorted(part: tuple, second: tuple, kind: str) -> tuple:
-    """Examples in the order of their digests; as they are where a second pass gives others."""
-    digests = arrays.row_digests(part)
-    if sorted(digests) != sorted(arrays.row_digests(second)):
+    if augmented:
         warn(
             f"The {kind} gives other examples at each pass (random augmentation): one pass was kept, and is trained on in "
             "every epoch. Put the augmentation into the model, or give an unbatched tf.data.Dataset (.unbatch()), which is "
@@ -82,6 +82,12 @@ def _sorted(part: tuple, second: tuple, kind: str) -> tuple:
         f"The {kind} shuffles itself: its examples were put in a fixed order, so that splits and runs are the same every time."
     )
     return splits.take(part, np.argsort(digests, kind="stable"))
+
+
+def _same_targets(part: tuple, second: tuple) -> bool:
+    """Whether two passes have targets, and these in one order: then only inputs were disturbed."""
+    pairs = list(zip(optree.tree_leaves(part[1]), optree.tree_leaves(second[1]), strict=False))
+    return bool(pairs) and all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
 
 def _differs(batches: list[tuple], again: Iterator[tuple]) -> bool:
@@ -97,13 +103,10 @@ def _differs(batches: list[tuple], again: Iterator[tuple]) -> bool:
     return False
 
 
-def _end_epoch(source: Any) -> None:
-    """Tell a source that a pass has ended, as `fit` does; shuffling between passes shows only then."""
-    if hasattr(source, "on_epoch_end"):
-        try:
-            source.on_epoch_end()
-        except Exception as error:
-            raise UserCodeError(f"on_epoch_end of {type(source).__name__} raised {reason_of(error)}") from error
+def _tell(source: Any, moment: str) -> None:
+    """Tell a source that a pass begins or ends, as `fit` does; shuffling between passes shows only then."""
+    if hasattr(source, moment):
+        getattr(source, moment)()
 
 
 def _kind(source: Any) -> str:
@@ -115,6 +118,7 @@ def _passes(source: Any) -> Iterator[tuple]:
     """The batches of one pass, as parts (x, y, sample_weight)."""
     kind = _kind(source)
     try:
+        _tell(source, "on_epoch_begin")
         for number, batch in enumerate(_batches(source)):
             part = arrays.part_of(_members(batch, kind, number))
             lengths = {len(leaf) for leaf in optree.tree_leaves(part)}
@@ -123,6 +127,7 @@ def _passes(source: Any) -> Iterator[tuple]:
                     f"The arrays of a batch must have equal lengths. Received: {sorted(lengths)} in batch {number} of {kind}"
                 )
             yield part
+        _tell(source, "on_epoch_end")
     except BatchscapeError:
         raise
     except Exception as error:

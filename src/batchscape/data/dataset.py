@@ -106,7 +106,8 @@ def load_dataset(
               lists of arrays, for several inputs and outputs, and x may hold strings (on TensorFlow);
             - a `tf.data.Dataset` of batches, a `keras.utils.PyDataset`, or anything else with a length that gives batches
               of these, such as a PyTorch `DataLoader`: read once into memory, and batched anew at each batch size;
-            - an unbatched `tf.data.Dataset` of examples: training is fed from it as it is;
+            - an unbatched `tf.data.Dataset` of examples: training is fed from it as it is; of a pair of them, half of the
+              test examples become the validation part;
             - a tuple of two of these, training and test, or of three, training, validation and test, as in
               `((x_train, y_train), (x_test, y_test))`;
             - a `Data`; a function, called without arguments, that returns any of these, or `"package.module:function"`.

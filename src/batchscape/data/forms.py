@@ -14,6 +14,9 @@ FORMS = (
 )
 """What data must come as, in the words of an error."""
 
+NAMES = {1: ("given",), 2: ("training", "test"), 3: ("training", "validation", "test")}
+"""What the parts of one, two or three are called."""
+
 
 def parts_of(given: Any, rule: splits.Holdout, name: str) -> tuple[list[tuple], Any]:
     """Training, validation and test parts, checked, of anything but a `Data`.
@@ -35,7 +38,7 @@ def parts_of(given: Any, rule: splits.Holdout, name: str) -> tuple[list[tuple], 
         if len(read) > 1 and all(map(batches.is_batched, members)):
             arrays.check_structures(read, name)
             read = batches.pad(read, "Training and test examples")
-        for part, which in zip(read, ("training" if len(read) > 1 else "given", "test", "test"), strict=False):
+        for part, which in zip(read, NAMES[len(read)], strict=True):
             arrays.check(part, which, name)
         parts = _held_out(read, rule)
     return parts, pipeline

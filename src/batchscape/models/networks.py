@@ -115,6 +115,11 @@ def _normalised(**options: Any) -> tuple[keras.Layer, keras.Layer]:
 
 
 def _num_outputs(data: Data) -> int:
+    if not isinstance(data.y_train, np.ndarray):
+        received = "no targets" if data.y_train is None else "targets of several outputs"
+        raise InvalidInput(
+            f"The named models have one output: build your own model. Received: {received} from {data.meta['name']}"
+        )
     if reason := splits.too_far_apart(np.concatenate([np.ravel(y) for y in (data.y_train, data.y_val, data.y_test)])):
         raise InvalidInput(reason)
     return data.meta["num_classes"] or int(np.prod(data.y_train.shape[1:]))
