@@ -543,3 +543,12 @@ def test_inputs_alone_train_what_makes_its_loss_itself():
 def test_named_models_refuse_forms_that_they_have_no_output_for(source, message):
     with pytest.raises(InvalidInput, match=message):
         bs.fit_one(bs.Cell(model="mlp", epochs=1), data=source)
+
+
+@pytest.mark.tensorflow
+def test_pipelines_of_doubles_with_other_inputs_have_other_names():
+    names = {
+        bs.load_dataset(tf.data.Dataset.from_tensor_slices((x.astype(np.float64), Y))).meta["sha256"]
+        for x in (X, X + 1, X.copy())
+    }
+    assert len(names) == 2

@@ -288,6 +288,8 @@ def test_penalties_of_weights_are_left_out_when_asked():
     assert without(without.weights) == pytest.approx(mse, rel=1e-5)
 
 
+# Keras says so of the output without a loss.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables:UserWarning")
 @pytest.mark.parametrize("case", often([*MEANS, *BATCHES]))
 def test_training_and_its_curves_are_those_of_fit_and_evaluate(case):
     build, *examples = {**MEANS, **BATCHES}[case]

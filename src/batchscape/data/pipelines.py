@@ -103,17 +103,12 @@ def sha256(pipeline: Any, parts: list[tuple]) -> str:
         pipeline: The training pipeline.
         parts: One pass over the training, validation and test parts.
     """
-    import tensorflow as tf
-
     digest = hashlib.sha256(str(pipeline.element_spec).encode())
     for part in parts:
         for leaf in optree.tree_leaves(part[1:]):
             digest.update(np.sort(leaf, axis=0).tobytes())
     inputs = [sorted(arrays.row_digests(x)) for x, *_ in parts]
-    # Inputs of 64 bits are left out, as by earlier versions: runs keep their names.
-    spec = pipeline.element_spec[0] if isinstance(pipeline.element_spec, tuple) else pipeline.element_spec
-    narrowed = any(leaf.dtype.name in arrays.NARROW for leaf in tf.nest.flatten(spec))
-    if not narrowed and inputs[0] == sorted(arrays.row_digests(stack(pipeline)[0])):
+    if inputs[0] == sorted(arrays.row_digests(arrays.part_of(stack(pipeline))[0])):
         digest.update(repr(inputs).encode())
     return digest.hexdigest()
 
