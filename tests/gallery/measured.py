@@ -15,56 +15,68 @@ from tests.gallery import Entry
 BATCH_SIZES = (8, 12)
 
 
-def measured(entry: Entry, store: Any) -> dict[str, Any]:
-    """A row of the table: how the sweep ended, the largest difference from `evaluate`, and what else was measured."""
-    data = bs.load_dataset(entry.data(), **entry.options)
-    cells = [bs.Cell(batch_size=batch_size, epochs=1) for batch_size in BATCH_SIZES]
-    options = {"build": entry.build, "data": data, "measure": entry.measure}
-    runs = bs.run_sweep(cells, **options, store=store, executor="serial", show_progress=False)
-    row = {"runs": ", ".join(runs["status"]), "engine": runs["engine"].iloc[0], "loss": runs["loss"].iloc[0]}
-    row["probe_ms"] = 1e3 * Steps(ProbeInput(entry.build, data)).measure(8, 0.0)["seconds"]
-    weights = bs.Store(store).load(runs["hash"].iloc[0]).weights
-    model = bs.build_model(
-        entry.build if entry.measure is None else bs.with_measure(entry.build, entry.measure), data, seed=0
-    )
-    return {**row, **_logs(runs), **_landscape(model, data, weights)}
+class Swept:
+    """Two runs of a model of the gallery, of one epoch each, and the model at the end of the first.
+
+    Args:
+        entry: What is trained.
+        store: A folder for the runs.
+    """
+
+    def __init__(self, entry: Entry, store: Any):
+        self.data = bs.load_dataset(entry.data(), **entry.options)
+        build = entry.build if entry.measure is None else bs.with_measure(entry.build, entry.measure)
+        cells = [bs.Cell(batch_size=batch_size, epochs=1) for batch_size in BATCH_SIZES]
+        options = {"build": build, "data": self.data, "executor": "serial", "show_progress": False}
+        self.runs = bs.run_sweep(cells, store=store, **options)
+        self.build, self.weights = build, bs.Store(store).load(self.runs["hash"].iloc[0]).weights
+        self.model = bs.build_model(build, self.data, seed=0)
+        self.model.set_weights(self.weights["final"])
+
+    def objective(self, **options: Any) -> bs.Objective:
+        """The loss of the model on its training examples."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self.data.examples("train"))
+        return bs.Objective(self.model, x, y, sample_weight=sample_weight, metrics=(), **options)
+
+    def refusal(self) -> str:
+        """Why the model has no landscape; "" where it has one."""
+        try:
+            self.objective()
+        except InvalidInput as error:
+            return str(error)
+        return ""
+
+    def difference(self) -> float:
+        """The largest |a - b| / max(1, |b|) between our loss and that of `evaluate`, over some batch sizes."""
+        # A step of one's own may report the mean over batches, which differs from that over examples by the last batch.
+        sizes = () if own_step.has_own_step(self.model) else BATCH_SIZES
+        return max(self._difference(size) for size in (*sizes, self.data.n_train))
+
+    def _difference(self, batch_size: int) -> float:
+        given = outputs.as_arguments(self.data.examples("train"))
+        theirs = self.model.evaluate(**given, batch_size=batch_size, verbose=0, return_dict=True)["loss"]
+        ours = self.objective(batch_size=batch_size)(self.weights["final"])
+        return abs(ours - theirs) / max(1.0, abs(theirs))
+
+    def milliseconds(self) -> float:
+        """What the probe says that an update at the first batch size takes."""
+        return 1e3 * Steps(ProbeInput(self.build, self.data)).measure(BATCH_SIZES[0], 0.0)["seconds"]
 
 
-def _logs(runs) -> dict[str, float]:
-    """What `fit` reported last, of models that train by a step of their own."""
-    return {name: runs[name].iloc[0] for name in runs if name.startswith("fit_")}
+def landscape(f: bs.Objective, start: list, end: list) -> dict[str, Any]:
+    """A line, the Hessian and the noise of a model.
 
-
-def _landscape(model: keras.Model, data: bs.Data, weights: dict) -> dict[str, Any]:
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data.examples("train"))
-    try:
-        f = bs.Objective(model, x, y, sample_weight=sample_weight, metrics=())
-    except InvalidInput as error:
-        return {"refused": str(error)}
-    ends = weights["initial"], weights["final"]
-    line = bs.interpolate(f, *ends, [0.0, 0.5, 1.0])
-    rng = np.random.default_rng(0)
-    u, v = rng.normal(size=(2, f.n_parameters)) / np.sqrt(f.n_parameters)
-    hu, hv = f.hessian_products(ends[1], np.stack([u, v]))
-    noise = bs.gradient_noise_scale(f, ends[1], small=4, big=16, n_pairs=4)
-    model.set_weights(ends[1])
-    # A step of one's own may report the mean over batches, which differs from that over examples by the last batch.
-    sizes = (data.n_train,) if own_step.has_own_step(model) else (*BATCH_SIZES, data.n_train)
-    theirs = {size: _evaluate(model, data, size) for size in sizes}
-    ours = {
-        size: bs.Objective(model, x, y, sample_weight=sample_weight, metrics=(), batch_size=size) for size in theirs
-    }
-    differences = [abs(ours[size](ends[1]) - loss) / max(1.0, abs(loss)) for size, loss in theirs.items()]
+    Returns:
+        `depends_on_batch`; `line`, the largest error of the line at its ends; `asymmetry`, |uHv - vHu| over the larger of
+        |Hu| and |Hv| for two random directions; `trace_cov` of the noise.
+    """
+    line = bs.interpolate(f, start, end, [0.0, 0.5, 1.0])
+    u, v = np.random.default_rng(0).normal(size=(2, f.n_parameters)) / np.sqrt(f.n_parameters)
+    hu, hv = f.hessian_products(end, np.stack([u, v]))
+    noise = bs.gradient_noise_scale(f, end, small=4, big=16, n_pairs=4)
     return {
-        "difference": max(differences),
-        "line": line.loss.tolist(),
-        "ends": [f(end) for end in ends],
+        "depends_on_batch": f.about(end)["batch_size"] is not None,
+        "line": max(abs(line.loss[0] - f(start)), abs(line.loss[-1] - f(end))),
         "asymmetry": abs(u @ hv - v @ hu) / max(np.linalg.norm(hu), np.linalg.norm(hv), 1e-6),
         "trace_cov": noise.trace_cov,
-        "depends_on_batch": f.about(ends[1])["batch_size"] is not None,
     }
-
-
-def _evaluate(model: keras.Model, data: bs.Data, batch_size: int) -> float:
-    given = outputs.as_arguments(data.examples("train"))
-    return model.evaluate(**given, batch_size=batch_size, verbose=0, return_dict=True)["loss"]
