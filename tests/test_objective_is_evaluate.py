@@ -440,17 +440,28 @@ def test_a_compiled_schedule_and_a_loss_of_batches_are_told_of_where_batch_sizes
     assert "its reduction is 'sum': different batch sizes minimise different things" in told
 
 
-def test_a_global_policy_and_compiled_metrics_that_are_not_followed_are_told_of():
+def test_a_run_has_the_dtype_policy_in_force_when_its_cell_is_made():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        cell = bs.Cell(batch_size=16, epochs=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert (cell.precision, bs.Cell().precision) == ("mixed_bfloat16", "float32")
+    given = []
+
+    def build():
+        given.append(net(dense(), loss="mse"))
+        return given[-1]
+
+    bs.fit_one(cell, build=build, data=(X, NUMBERS))
+    assert {model.compute_dtype for model in given} == {"bfloat16"}
+
+
+def test_compiled_metrics_that_are_not_followed_are_told_of():
     model = net(dense(), loss="mse", metrics=["mae", keras.metrics.MeanSquaredError(name="mine"), "accuracy"])
     data = bs.load_dataset((X, NUMBERS))
     loss = resolve_loss(model, X, NUMBERS)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        told = caveats.caveats_of(bs.Cell(metrics=("mae",)), model, data, loss, keras.optimizers.SGD())
-    finally:
-        keras.config.set_dtype_policy("float32")
+    told = caveats.caveats_of(bs.Cell(metrics=("mae",)), model, data, loss, keras.optimizers.SGD())
     assert told == [
-        "Runs have the precision of their cells, float32, and not the global dtype policy, mixed_bfloat16: give "
-        "precision='mixed_bfloat16' for that.",
         f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. Left out: mine",
     ]

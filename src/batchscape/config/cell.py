@@ -6,6 +6,7 @@ import json
 import math
 import numbers
 import operator
+import sys
 from typing import Any, Self
 
 from batchscape.config.names import (
@@ -78,7 +79,7 @@ class Cell:
         metrics: Names of Keras metrics that are means over examples; `"accuracy"` fits itself to the labels.
         weight_decay: Decoupled weight decay of the Keras optimizer, ≥ 0.
         initial_weights: Hash of a run in the same store whose final weights are the start; None for a fresh start.
-        precision: A Keras dtype policy.
+        precision: A Keras dtype policy; None for the one in force, which the cell then names.
         engine: How `model.fit` is fed; see `batchscape.train.engine`.
         evaluate_every: Epochs between evaluations at fixed weights, > 0.
         seed: Seed of the initial weights and of the sample order, int ≥ 0.
@@ -116,7 +117,7 @@ class Cell:
     metrics: tuple[str, ...] = ("accuracy",)
     weight_decay: float = 0.0
     initial_weights: str | None = None
-    precision: str = "float32"
+    precision: str | None = None
     engine: str = "auto"
     evaluate_every: float = 1.0
     seed: int = 0
@@ -189,6 +190,8 @@ def _normalise(cell: Cell) -> None:
         "learning_rate", "warmup", "decay_over", "decay_factor", "epochs", "until_loss", "weight_decay", "evaluate_every",
     ):  # fmt: skip
         put(name, as_float(getattr(cell, name)))
+    if cell.precision is None:
+        put("precision", _policy_in_force())
     if isinstance(cell.optimizer, str):
         put("optimizer", cell.optimizer.lower())
     given = [kind for kind in BUDGETS if getattr(cell, kind) is not None]
@@ -197,6 +200,17 @@ def _normalise(cell: Cell) -> None:
         raise InvalidInput(f"Exactly one of {', '.join(BUDGETS)} may be the budget. Received: {received}")
     if not given:
         put("epochs", 10.0)
+
+
+def _policy_in_force() -> str:
+    """The dtype policy that the user has set; "float32" without one, or where Keras is not loaded."""
+    keras = sys.modules.get("keras")
+    if keras is None or not hasattr(keras, "config"):
+        return "float32"
+    name = keras.config.dtype_policy().name
+    return (
+        "float32" if name == keras.config.floatx() else name
+    )  # Unless it is set it follows floatx, which becomes float32.
 
 
 def _check_names(cell: Cell) -> None:

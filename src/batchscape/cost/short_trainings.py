@@ -97,7 +97,7 @@ def noise_scales(source: ProbeInput, batch_size: int, learning_rate: float | Non
 
 
 def _cell(source: ProbeInput, batch_size: int, **options: Any) -> Cell:
-    how = {"metrics": (), "loss": source.loss, "seed": 0, "precision": source.precision or "float32"}
+    how = {"metrics": (), "loss": source.loss, "seed": 0, "precision": source.precision}
     return Cell(batch_size=batch_size, **{**how, **options})
 
 

@@ -29,12 +29,6 @@ def caveats_of(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, opti
     if optimizers.default_learning_rate(optimizer) is None:
         found.append(SCHEDULE)
     found += _of_own_step(cell, model, loss)
-    policy = keras.config.dtype_policy().name
-    if policy not in ("float32", cell.precision):
-        found.append(
-            f"Runs have the precision of their cells, {cell.precision}, and not the global dtype policy, {policy}: give "
-            f"precision={policy!r} for that."
-        )
     if not loss.why_unmeasured and (left_out := _metrics_left_out(cell, model)):
         found.append(
             f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. "
