@@ -46,7 +46,7 @@ test-long: $(INSTALLED)  ## the tests that take longer
 
 # Long ones first, so that no worker waits for the other.
 ON_JAX := gpu_benchmark parallel_seeds backends engines trajectory sharpness minima directions planes rprop schedules \
-	private_names minima_peers data_forms
+	private_names minima_peers data_forms objective_is_evaluate losses
 
 .venv-jax/installed: requirements-jax.txt pyproject.toml
 	@.venv-jax/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv-jax

@@ -11,7 +11,7 @@ from keras import layers, ops
 import batchscape as bs
 from batchscape import errors
 from batchscape.config import ARRAYS
-from batchscape.data import pipelines
+from batchscape.data import load_whole, pipelines
 from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.sweep.inputs import SweepInputs
 from tests.toys import ENGINES, tf
@@ -552,3 +552,12 @@ def test_pipelines_of_doubles_with_other_inputs_have_other_names():
         for x in (X, X + 1, X.copy())
     }
     assert len(names) == 2
+
+
+def test_a_model_that_is_only_measured_is_measured_on_all_rows_given():
+    data = load_whole((X, Y))
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(data.split(split)[0], X)
+    pair = load_whole(((X, Y), (X[:7], Y[:7])))
+    assert (pair.n_train, len(pair.y_test)) == (len(Y), 7)
+    assert load_whole("digits").meta["sha256"] == bs.load_dataset("digits").meta["sha256"]

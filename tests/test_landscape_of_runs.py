@@ -122,3 +122,13 @@ def test_sharpness_of_stored_runs_and_of_a_file_agree(store, data, tmp_path):
 def test_a_mistyped_keyword_is_refused_where_it_is_typed(store, measure):
     with pytest.raises(TypeError, match=rf"{measure}\(\) got an unexpected keyword argument 'worker'"):
         getattr(bs, measure)(store, worker=2)
+
+
+def test_the_centre_of_a_saved_model_stands_beside_what_evaluate_says_of_all_rows(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", loss_weights=[0.5])
+    model.save(tmp_path / "net.keras")
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    expected = model.evaluate(x, x[:, :1], verbose=0)
+    sentence = of_runs.centre_of_file(tmp_path / "net.keras", (x, x[:, :1]))
+    assert sentence == f"net.keras: loss {expected:.6g} over 30 examples; evaluate says {expected:.6g}."

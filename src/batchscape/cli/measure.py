@@ -90,6 +90,8 @@ def _landscape_of_files(files: list[str], dataset: str, out: str, sizes: dict, *
     from batchscape.landscape import of_runs
     from batchscape.plot import landscape as drawing
 
+    for file in files:
+        print(of_runs.centre_of_file(file, dataset))
     if len(files) == 2:
         found = of_runs.line_of_files(*files, dataset, **sizes)
         print(drawing.summarise_barriers(found), drawing.draw_lines(found, out, basis=f"Data {dataset}"), sep="\n")
@@ -123,13 +125,13 @@ def noise(
         found = noise_of_runs(runs, **given, executor=executor, workers=workers, show_progress=not quiet)
         print(found.to_string(index=False))
         return
-    from batchscape.data import load_dataset
+    from batchscape.data import load_whole
     from batchscape.gradient.statistics import gradient_statistics
     from batchscape.landscape.objective import objective_of
     from batchscape.models.build import build_model
 
     build, dataset = build or "mlp", dataset or "digits"
-    data = load_dataset(dataset)
+    data = load_whole(dataset)
     f = objective_of(build_model(build, data, seed=0), data)
     state = "as it was saved" if is_file(model) and not fresh else "untrained"
     print(f"{model or build} on {dataset}, {state}: {gradient_statistics(f, f.weights)}")
@@ -155,8 +157,9 @@ def sharpness(
         _refuse_model(model, fresh, [where])
         _import(imports)
         import_keras()
-        from batchscape.landscape.of_runs import sharpness_of_file
+        from batchscape.landscape.of_runs import centre_of_file, sharpness_of_file
 
+        print(centre_of_file(where, dataset or "digits"))
         print(sharpness_of_file(where, dataset or "digits").to_series().to_string(float_format="{:.4g}".format))
     else:
         build, runs = parse.model(model, fresh, imports), _store_with_runs(where)

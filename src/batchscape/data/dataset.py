@@ -143,6 +143,19 @@ def load_dataset(
     return data if train_size is None else _keep(data, train_size, rule)
 
 
+def load_whole(source: Any = "digits") -> Data:
+    """Load a data set for a model that is only measured: no example of the user's is held out of the training part.
+
+    Args:
+        source: Anything `load_dataset` takes.
+
+    Returns:
+        A `Data`. Where the source gives no other parts, validation and test are all examples too; data sets with fixed
+        parts keep them.
+    """
+    return _load(source, splits.Whole())
+
+
 def _load(source: Any, rule: splits.Holdout) -> Data:
     if isinstance(source, (str, os.PathLike)):
         return _load_named(str(source), rule)
@@ -170,7 +183,7 @@ def _load_named(name: str, rule: splits.Holdout) -> Data:
         return _load(usercode.resolve(name, kind="dataset"), rule)
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS)
-    if rule != splits.Holdout():
+    if rule not in (splits.Holdout(), splits.Whole()):
         raise InvalidInput(
             "validation_split and split are for data that come without fixed parts; leave them out for this one. "
             f"Received: {name!r} with validation_split={rule.fraction:g}, split={rule.how!r}"

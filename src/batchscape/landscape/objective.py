@@ -137,6 +137,11 @@ class Objective:
         return sum(int(np.prod(variable.shape)) for variable in self._model.trainable_variables)
 
     @property
+    def batch_size(self) -> int:
+        """Number of examples in a forward pass."""
+        return self._batch_size
+
+    @property
     def n_examples(self) -> int:
         """Number of examples, n."""
         return self._n_examples

@@ -13,7 +13,7 @@ import pandas as pd
 
 from batchscape.backend import keras_private
 from batchscape.config import Cell
-from batchscape.data import load_dataset
+from batchscape.data import load_whole
 from batchscape.errors import DamagedRun, InvalidInput
 from batchscape.landscape.curvature import measure_curvature
 from batchscape.landscape.directions import random_directions
@@ -23,6 +23,7 @@ from batchscape.landscape.line import interpolate
 from batchscape.landscape.objective import Objective, objective_of
 from batchscape.landscape.plane import Plane, evaluate_plane, plane_through
 from batchscape.landscape.sharpness_measures import MEASURES, measure_sharpness
+from batchscape.models import outputs
 from batchscape.models.files import load_model
 from batchscape.sweep.frames import load_complete
 from batchscape.sweep.inputs import SweepInputs
@@ -203,7 +204,7 @@ def planes_of_files(
         A `Plane`; through three models, of true distances, with moments of BatchNorm estimated anew at each point.
     """
     models = [load_model(file) for file in files]
-    examples = load_dataset(data)
+    examples = load_whole(data)
     if len(files) == 1:
         f = objective_of(models[0], examples)
         return _plane_around(f, f.weights, pathlib.Path(files[0]).stem, points, show_progress=show_progress)
@@ -221,7 +222,7 @@ def line_of_files(file_a: str | os.PathLike, file_b: str | os.PathLike, data: An
         points: Points on the line, α evenly from −1 to 2.
     """
     first, second = (load_model(file) for file in (file_a, file_b))
-    examples, found = load_dataset(data), []
+    examples, found = load_whole(data), []
     for split in ("train", "test"):
         line = interpolate(
             objective_of(first, examples, split), first.get_weights(), second.get_weights(), np.linspace(-1, 2, points)
@@ -230,6 +231,24 @@ def line_of_files(file_a: str | os.PathLike, file_b: str | os.PathLike, data: An
         names = {"batch_a": pathlib.Path(file_a).stem, "batch_b": pathlib.Path(file_b).stem}
         found.append(pd.DataFrame({"seed": 0, "split": split, **names, **values}))
     return pd.concat(found, ignore_index=True)
+
+
+def centre_of_file(file: str | os.PathLike, data: Any) -> str:
+    """A sentence with the loss of a model that Keras saved, beside that of its own `evaluate`, and the number of examples.
+
+    Args:
+        file: A `.keras` or `.h5` file.
+        data: Anything `load_dataset` takes.
+    """
+    model, examples = load_model(file), load_whole(data)
+    f = objective_of(model, examples)
+    loss = f(f.weights)
+    sentence = f"{pathlib.Path(file).name}: loss {loss:.6g} over {f.n_examples:,} examples"
+    if not model.compiled:
+        return f"{sentence} (not compiled, so that evaluate says nothing)."
+    given = outputs.as_arguments(examples.examples("train"))
+    theirs = model.evaluate(**given, batch_size=f.batch_size, verbose=0, return_dict=True)["loss"]
+    return f"{sentence}; evaluate says {theirs:.6g}."
 
 
 def _plane_around(f: Objective, weights: Weights, name: str, points: int, *, show_progress: bool) -> Plane:
@@ -316,7 +335,7 @@ def sharpness_of_file(file: str | os.PathLike, data: Any) -> ModelSharpness:
         InvalidInput: If the file holds no model of Keras, or the data do not fit it.
     """
     model = load_model(file)
-    f = objective_of(model, load_dataset(data))
+    f = objective_of(model, load_whole(data))
     weights = f.weights
     return ModelSharpness(
         train_loss=f(weights),
