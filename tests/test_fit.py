@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import batchscape as bs
+from batchscape import errors
 from batchscape.config import OPTIMIZERS
 from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.train.plan import Plan
@@ -134,6 +135,22 @@ def test_user_callbacks_see_every_epoch_and_the_model_they_train():
     assert [epoch for epoch, *_ in watch.epochs] == [0, 1, 2, 3]
     assert watch.epochs[0][1] > watch.epochs[-1][1]
     assert watch.epochs[0][2] == 17_226
+
+
+@pytest.mark.parametrize("engine", ["fused", "stock"])
+def test_callbacks_see_what_keras_would_say_of_the_validation_data(engine, blobs, caplog):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["val_loss"])
+
+    errors._warn_once.cache_clear()
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=1e3, restore_best_weights=True)
+    record = fit(blobs, epochs=6, engine=engine, callbacks=[Watch(), stop])
+    assert record.final["epoch"] == 2
+    np.testing.assert_allclose(seen, record.curves["val_loss"][1:], rtol=1e-6)
+    assert "A callback changed the weights when training ended" in caplog.text
 
 
 def test_a_learning_rate_scheduler_works_through_the_fused_engine():

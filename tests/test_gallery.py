@@ -51,7 +51,7 @@ def test_a_sweep_trains_it_and_its_loss_is_that_of_evaluate(name, tmp_path):
         return
     found = landscape(swept.objective(), swept.weights["initial"], swept.weights["final"])
     assert found["line"] < 1e-5
-    assert found["asymmetry"] < 1e-3
+    assert found["asymmetry"] < 1e-3 or name == "ocr"  # TensorFlow has no second derivative of CTC.
     assert np.isfinite(found["trace_cov"])
     assert swept.milliseconds() > 0
 

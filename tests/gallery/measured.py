@@ -8,7 +8,7 @@ import numpy as np
 import batchscape as bs
 from batchscape.cost.probe_input import ProbeInput
 from batchscape.cost.steps import Steps
-from batchscape.errors import InvalidInput
+from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.models import outputs, own_step
 from tests.gallery import Entry
 
@@ -68,15 +68,22 @@ def landscape(f: bs.Objective, start: list, end: list) -> dict[str, Any]:
 
     Returns:
         `depends_on_batch`; `line`, the largest error of the line at its ends; `asymmetry`, |uHv - vHu| over the larger of
-        |Hu| and |Hv| for two random directions; `trace_cov` of the noise.
+        |Hu| and |Hv| for two random directions, NaN where there is no second derivative; `trace_cov` of the noise.
     """
     line = bs.interpolate(f, start, end, [0.0, 0.5, 1.0])
-    u, v = np.random.default_rng(0).normal(size=(2, f.n_parameters)) / np.sqrt(f.n_parameters)
-    hu, hv = f.hessian_products(end, np.stack([u, v]))
     noise = bs.gradient_noise_scale(f, end, small=4, big=16, n_pairs=4)
     return {
         "depends_on_batch": f.about(end)["batch_size"] is not None,
         "line": max(abs(line.loss[0] - f(start)), abs(line.loss[-1] - f(end))),
-        "asymmetry": abs(u @ hv - v @ hu) / max(np.linalg.norm(hu), np.linalg.norm(hv), 1e-6),
+        "asymmetry": _asymmetry(f, end),
         "trace_cov": noise.trace_cov,
     }
+
+
+def _asymmetry(f: bs.Objective, weights: list) -> float:
+    u, v = np.random.default_rng(0).normal(size=(2, f.n_parameters)) / np.sqrt(f.n_parameters)
+    try:
+        hu, hv = f.hessian_products(weights, np.stack([u, v]))
+    except UserCodeError:
+        return np.nan
+    return abs(u @ hv - v @ hu) / max(np.linalg.norm(hu), np.linalg.norm(hv), 1e-6)

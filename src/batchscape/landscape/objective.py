@@ -10,12 +10,13 @@ import numpy as np
 
 from batchscape import backend
 from batchscape.data import Data
-from batchscape.errors import InvalidInput, unknown_name, warn
+from batchscape.errors import InvalidInput, UserCodeError, reason_of, unknown_name, warn
 from batchscape.landscape import derivatives, filters
 from batchscape.landscape.digest import digest
 from batchscape.models import agreement, outputs, own_step
 from batchscape.models.metrics import metric_functions
 from batchscape.models.resolve_loss import loss_of, resolve_loss
+from batchscape.system import memory
 from batchscape.train.record import Weights
 
 BATCH_NORM = ("interpolate", "keep", "reestimate")
@@ -300,8 +301,20 @@ class Objective:
         return self._derivatives.batch_gradients(*self._split(weights), np.asarray(rows, np.int32))
 
     def hessian_products(self, weights: Weights, vectors: np.ndarray) -> np.ndarray:
-        """Products of the Hessian at `weights` with vectors, shape (k, p) -> float64, shape (k, p)."""
-        return self._derivatives.products(*self._split(weights), self._vectors(vectors))
+        """Products of the Hessian at `weights` with vectors, shape (k, p) -> float64, shape (k, p).
+
+        Raises:
+            UserCodeError: If the backend knows no second derivative of the model or the loss, as TensorFlow of CTC.
+        """
+        arguments = *self._split(weights), self._vectors(vectors)
+        try:
+            return self._derivatives.products(*arguments)
+        except Exception as error:
+            if memory.ran_out(error):
+                raise
+            raise UserCodeError(
+                f"Hessian-vector products of {self._model.name} with {self._loss.name} cannot be had: {reason_of(error)}"
+            ) from error
 
     def flatten(self, weights: Weights) -> np.ndarray:
         """The trainable part of `weights` as one vector, float64, shape (p,)."""

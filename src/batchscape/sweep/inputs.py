@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from batchscape.config import ARRAYS, DATASETS, MODELS, Cell
 from batchscape.data import Data, files, function_of, is_function, load_dataset
 from batchscape.errors import DataNotFound, InvalidInput, UserCodeError, warn
 from batchscape.models import build as models
+from batchscape.models import fingerprint
 from batchscape.models.copying import ModelCopy, StoredCopy
 from batchscape.models.files import is_file
 from batchscape.models.fingerprint import Fingerprint
@@ -31,8 +32,11 @@ from batchscape.train.trainer import group_of
 
 _log = logging.getLogger("batchscape")
 
+CALLBACKS = "callbacks_code"
+"""The fact of a record that holds what stands for the callbacks of a run in its name."""
+
 FOLLOWED = "code_followed"
-"""The fact of a record that holds `TaskInput.followed`."""
+"""The fact of a record that holds the digest of what could be followed of its code, where not all could: it can be measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +48,16 @@ class TaskInput:
         data: A `Data`, one in files, or the function that gives a `tf.data` pipeline.
         sha256: Digest of the data that the names of the runs were made from.
         files: The sha256 of the files of the user's own modules that the names of the runs stand for, in other processes.
-        followed: Digest of what could be followed where not all could, so that the runs can be measured; else "".
+        facts: What records of its runs say of their code: `FOLLOWED`, `CALLBACKS`.
+        callbacks: A function that makes the callbacks of a run anew; None for none.
     """
 
     build: str | Callable
     data: Any
     sha256: str
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    followed: str = ""
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    callbacks: Callable | None = None
 
     def load(self) -> Data:
         """The data; from files they are mapped into memory once, shared by all workers.
@@ -82,12 +88,20 @@ class SweepInputs:
     Args:
         build: What builds the model, in place of the `model` of the cells: anything `find_builder` takes.
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
+        callbacks: A function that makes the callbacks of a run anew; None for none.
     """
 
-    def __init__(self, build: str | os.PathLike | Callable | None = None, data: Any = None):
+    def __init__(
+        self,
+        build: str | os.PathLike | Callable | None = None,
+        data: Any = None,
+        callbacks: Callable[[], Sequence[keras.callbacks.Callback]] | None = None,
+    ):
         is_name = build is None or (isinstance(build, str) and not is_file(build))
         self._build = build if is_name else models.find_builder(build)
-        self._given = data
+        self._given, self._callbacks = data, callbacks
+        followed = None if callbacks is None else fingerprint.of(callbacks)
+        self._callbacks_code, self._callbacks_files = (followed.name, followed.files) if followed else ("", {})
         self._data: dict[tuple, Data] = {}
         self._files: dict[tuple, files.DataFiles] = {}
         self._builders: dict[str, Callable] = {}
@@ -118,8 +132,15 @@ class SweepInputs:
             self._data[key] = load_dataset(given, train_size=cell.train_size)
         return self._data[key]
 
-    def check(self, cell: Cell, store: Store, on: str | None = None) -> str:
-        """Look at everything that can be wrong with a cell, and return the name of its run, on this backend or another."""
+    def check(self, cell: Cell, store: Store, on: str | None = None, callbacks_code: str | None = None) -> str:
+        """Look at everything that can be wrong with a cell, and return the name of its run.
+
+        Args:
+            cell: The cell.
+            store: Where runs are.
+            on: The name of the backend; None for this one.
+            callbacks_code: What stands for the callbacks of the run in its name; None for those of this sweep.
+        """
         data, group = self.data_of(cell), group_of(cell)
         Plan.stages(cell, data.n_train)
         if cell.initial_weights and store.status(cell.initial_weights) is not Status.COMPLETE:
@@ -133,9 +154,24 @@ class SweepInputs:
             if not model.trainable_variables:
                 raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
             engine.check(cell, data)
+            self._check_callbacks(cell)
             self._default_rates[group] = optimizers.default_learning_rate(optimizer)
         optimizers.check_rate(cell, self._default_rates[group])
-        return run_hash(cell, data.meta["sha256"], self._name_of_code(cell), on)
+        code = self._name_of_code(cell) + (self._callbacks_code if callbacks_code is None else callbacks_code)
+        return run_hash(cell, data.meta["sha256"], code, on)
+
+    def _check_callbacks(self, cell: Cell) -> None:
+        """Refuse callbacks where none can be called, and what makes none."""
+        if self._callbacks is None:
+            return
+        if cell.devices > 1:
+            raise InvalidInput(f"callbacks need devices=1. Received: devices={cell.devices}")
+        made = usercode.call(self._callbacks, what="callbacks") if callable(self._callbacks) else None
+        if not isinstance(made, (list, tuple)) or not all(isinstance(one, keras.callbacks.Callback) for one in made):
+            raise InvalidInput(
+                "callbacks must be a function that makes a list of Keras callbacks anew for each run. "
+                f"Received: {self._callbacks!r}"
+            )
 
     def _code_key(self, cell: Cell) -> tuple:
         return cell.model, cell.dataset, cell.train_size, cell.precision
@@ -172,6 +208,8 @@ class SweepInputs:
         """Why a cell that was checked cannot be trained beside other seeds; "" where it can."""
         if cell.initial_weights:
             return f"parallel_seeds start from their seeds. Received: initial_weights={cell.initial_weights!r}"
+        if self._callbacks is not None:
+            return "parallel_seeds train several models at once, without callbacks. Received: callbacks"
         group = group_of(cell)
         if group not in self._why_alone:
             model, loss, optimizer = self._parts_of(cell)
@@ -196,7 +234,7 @@ class SweepInputs:
             return False
         try:
             on = next((name for name in BACKENDS if name in record.environment), None)
-            name = self.check(record.cell, store, on)
+            name = self.check(record.cell, store, on, record.facts.get(CALLBACKS, ""))
         except (UserCodeError, DataNotFound):
             return False
         code = self._fingerprints[self._code_key(record.cell)]
@@ -259,7 +297,7 @@ class SweepInputs:
     def local(self, cell: Cell) -> TaskInput:
         """The input of a cell for a task in this process."""
         data = self.data_of(cell)
-        return TaskInput(self._builder(cell), data, data.meta["sha256"], followed=self._followed(cell))
+        return TaskInput(self._builder(cell), data, data.meta["sha256"], {}, self._facts(cell), self._callbacks)
 
     def for_workers(self, cell: Cell, workspace: Workspace) -> TaskInput:
         """The input of a cell for tasks in other processes; arrays go into files of the workspace, once."""
@@ -275,12 +313,14 @@ class SweepInputs:
         build = self._builder(cell) if is_file(build) else build
         if isinstance(build, ModelCopy):
             build = StoredCopy.write(build, workspace.folder / "model.pickle")
-        return TaskInput(build, travels, data.meta["sha256"], files_of_code, self._followed(cell))
+        return TaskInput(build, travels, data.meta["sha256"], files_of_code, self._facts(cell), self._callbacks)
 
-    def _followed(self, cell: Cell) -> str:
+    def _facts(self, cell: Cell) -> dict[str, str]:
+        """What records say of the code of their runs."""
         code = self._fingerprints.get(self._code_key(cell))
-        return code.digest if code and code.why_not else ""
+        followed = {FOLLOWED: code.digest} if code and code.why_not else {}
+        return {**followed, **({CALLBACKS: self._callbacks_code} if self._callbacks_code else {})}
 
     def _source_files(self, cell: Cell) -> Mapping[str, str]:
         code = self._fingerprints.get(self._code_key(cell))
-        return code.files if code else {}
+        return {**(code.files if code else {}), **self._callbacks_files}

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import keras
 import pandas as pd
 
 from batchscape.config import Cell, Grid
@@ -35,6 +36,7 @@ def run_sweep(
     build: str | os.PathLike | Callable | None = None,
     data: Any = None,
     measure: Callable | None = None,
+    callbacks: Callable[[], Sequence[keras.callbacks.Callback]] | None = None,
     executor: str = "auto",
     workers: int | None = None,
     parallel_seeds: int | str = 1,
@@ -55,6 +57,8 @@ def run_sweep(
             begins anew.
         data: Anything `load_dataset` takes, in place of the `dataset` of the cells.
         measure: What the loss of a model with a `train_step` of its own is; see `with_measure`.
+        callbacks: A function that makes a list of Keras callbacks anew for each run, such as
+            `lambda: [keras.callbacks.EarlyStopping("val_loss", patience=3)]`.
         executor: `"serial"`, `"processes"` (one thread each), or `"auto"`.
         workers: Number of processes; one a core by default.
         parallel_seeds: How many seeds of one cell to train side by side, as one compiled model, with the records of each alone;
@@ -74,7 +78,7 @@ def run_sweep(
     store = Store.of(store)
     executors.check(executor, workers, time_limit)
     parallel_seeds = tasks.check_parallel_seeds(parallel_seeds)
-    sources = SweepInputs(with_measure(build, measure), data)
+    sources = SweepInputs(with_measure(build, measure), data, callbacks)
     names = _names_of(grid, sources, store)
     if not store.path.is_dir():  # One that is there may be complete, and need not be writable.
         store.require_writable()
@@ -100,13 +104,15 @@ def missing_runs(
     store: str | os.PathLike | Store = "runs/sweep",
     build: str | os.PathLike | Callable | None = None,
     data: Any = None,
+    measure: Callable | None = None,
+    callbacks: Callable[[], Sequence[keras.callbacks.Callback]] | None = None,
 ) -> dict[Cell, str]:
     """Return the cells that `run_sweep` would train, with the names of their runs; nothing is trained or written.
 
     Args:
         grid: A `Grid`, or cells.
         store: A folder, or a `Store`; it need not be there.
-        build, data: See `run_sweep`.
+        build, data, measure, callbacks: See `run_sweep`.
 
     Returns:
         Names of runs by cell, in the order of the grid: those without a record, and those that failed.
@@ -116,7 +122,8 @@ def missing_runs(
     """
     store = Store.of(store)
     store.require_version()
-    return _missing(_names_of(grid, SweepInputs(build, data), store), store)
+    sources = SweepInputs(with_measure(build, measure), data, callbacks)
+    return _missing(_names_of(grid, sources, store), store)
 
 
 def _names_of(grid: Grid | Iterable[Cell], sources: SweepInputs, store: Store) -> dict[Cell, str]:

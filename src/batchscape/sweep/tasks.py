@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from batchscape import usercode
 from batchscape.config import Cell
 from batchscape.errors import InvalidInput, StoreError, reason_of, traceback_of
 from batchscape.sweep import claims
-from batchscape.sweep.inputs import FOLLOWED, TaskInput
+from batchscape.sweep.inputs import TaskInput
 from batchscape.sweep.store import Store
 from batchscape.train.fit import trainer_for
 from batchscape.train.parallel_seeds import ParallelSeedsTrainer, without_seed
@@ -124,7 +125,7 @@ def train(task: Task) -> dict[str, Status | None]:
         todo = [cell for cell, name in task.names.items() if mine.take(name) and task.status(name) is None]
         for record in _records(task.only(todo)) if todo else ():
             name = task.names[record.cell]
-            facts = {**record.facts, **({FOLLOWED: task.source.followed} if task.source.followed else {})}
+            facts = {**record.facts, **task.source.facts}
             task.store.save(dataclasses.replace(record, hash=name, facts=facts))
             mine.release(name)
             ended[name] = record.status
@@ -166,7 +167,9 @@ def _together(task: Task, cells: list[Cell]) -> ParallelSeedsTrainer | None:
 def _alone(task: Task, cell: Cell) -> Record:
     try:
         start = task.store.load(cell.initial_weights).weights["final"] if cell.initial_weights else None
-        return _trainer(task, cell).run(cell, initial_weights=start)
+        make = task.source.callbacks
+        callbacks = () if make is None else usercode.call(make, what="callbacks")
+        return _trainer(task, cell).run(cell, initial_weights=start, callbacks=callbacks)
     except StoreError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from batchscape.config import Cell
+from batchscape.errors import warn
 from batchscape.train import optimizers
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
@@ -186,13 +187,17 @@ class Recorder(keras.callbacks.Callback):
 class Continued(keras.callbacks.Callback):
     """A user's callbacks, to which the many calls of `fit` are one training: it begins once and ends once.
 
+    Their logs of an epoch hold the values of the validation data too, `val_loss` and the like, as `fit` with
+    `validation_data` gives them.
+
     Args:
         callbacks: The callbacks.
+        evaluator: Evaluates the model that is trained.
     """
 
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]):
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], evaluator: Evaluator):
         super().__init__()
-        self._list, self._given = None, list(callbacks)
+        self._list, self._given, self._evaluate = None, list(callbacks), evaluator
 
     def on_train_begin(self, logs=None):
         """Begin, the first time."""
@@ -206,7 +211,8 @@ class Continued(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """See `on_epoch_begin`."""
-        self._list.on_epoch_end(epoch, logs)
+        values = self._evaluate("val") if self._evaluate.is_measured else {}
+        self._list.on_epoch_end(epoch, {**(logs or {}), **values})
 
     def on_train_batch_begin(self, batch, logs=None):
         """See `on_epoch_begin`."""
@@ -216,10 +222,13 @@ class Continued(keras.callbacks.Callback):
         """See `on_epoch_begin`."""
         self._list.on_train_batch_end(batch, logs)
 
-    def finish(self) -> None:
-        """End."""
-        if self._list is not None:
-            self._list.on_train_end()
+    def finish(self, final: Sequence[np.ndarray]) -> None:
+        """End; `final` are the weights of the record."""
+        if self._list is None:
+            return
+        self._list.on_train_end()
+        if not all(map(np.array_equal, self.model.get_weights(), final)):
+            warn("A callback changed the weights when training ended; the record keeps those of the last update.")
 
 
 def _trainable(model: keras.Model) -> np.ndarray:

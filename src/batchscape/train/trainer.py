@@ -111,7 +111,7 @@ class Trainer:
 
     def _train(self, plans: Sequence[Plan], recorder, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
         """Train until the plans, the recorder or a callback of the user end the run."""
-        theirs = [Continued(callbacks)] if callbacks else []
+        theirs = [Continued(callbacks, self._evaluate)] if callbacks else []
         for stage in plans:
             recorder.enter(stage)
             for arguments in self._engine.calls(stage, whole_epochs=bool(callbacks)):
@@ -122,7 +122,7 @@ class Trainer:
                 break
         recorder.stop()
         for continued in theirs:
-            continued.finish()
+            continued.finish(recorder.weights["final"])
         self._check_updates(recorder.updates)
 
     def _record(self, cell: Cell, plans: Sequence[Plan], recorder: Recorder, facts: Mapping[str, Any]) -> Record:
