@@ -457,11 +457,51 @@ def test_a_run_has_the_dtype_policy_in_force_when_its_cell_is_made():
     assert {model.compute_dtype for model in given} == {"bfloat16"}
 
 
-def test_compiled_metrics_that_are_not_followed_are_told_of():
-    model = net(dense(), loss="mse", metrics=["mae", keras.metrics.MeanSquaredError(name="mine"), "accuracy"])
+METRICS = {
+    "no means": (
+        lambda: net(
+            dense(1, "sigmoid"),
+            loss="binary_crossentropy",
+            metrics=[keras.metrics.AUC(name="auc"), keras.metrics.Precision(name="precision"), "mae"],
+            weighted_metrics=[keras.metrics.Recall(name="recall")],
+        ),
+        X, (LABELS > 0).astype(np.int32), WEIGHTS,
+    ),
+    "of two outputs": (
+        lambda: two_headed(
+            as_dict=True, loss=LOSSES, metrics={"digit": ["sparse_top_k_categorical_accuracy"], "size": ["mae"]}
+        ),
+        X, BOTH,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", METRICS)
+def test_metrics_that_a_model_was_compiled_with_are_those_of_evaluate(case):
+    build, *examples = METRICS[case]
+    record = bs.fit_one(bs.Cell(batch_size=16, epochs=1), build=build, data=tuple(examples))
+    data, model = bs.load_dataset(tuple(examples)), build()
+    model.set_weights(record.weights["final"])
+    for split in ("train", "test"):
+        x, y, *sample_weight = data.examples(split)
+        given = {"x": x, "y": y, **({"sample_weight": sample_weight[0]} if sample_weight else {})}
+        # In one batch: Keras takes the loss of each output as a mean over batches, whatever their sizes.
+        expected = model.evaluate(**given, batch_size=N, verbose=0, return_dict=True)
+        assert len(expected) > 3
+        for name, value in expected.items():
+            assert record.final[f"{split}_{name}"] == pytest.approx(value, rel=1e-4), name
+
+
+def test_compiled_metrics_beside_a_step_of_ones_own_are_told_of():
+    class Own(keras.Sequential):
+        def train_step(self, *arguments):
+            return super().train_step(*arguments)
+
+    given = ["mae", keras.metrics.MeanSquaredError(name="mine"), "accuracy"]
+    model = net(dense(), kind=Own, loss="mse", metrics=given)
     data = bs.load_dataset((X, NUMBERS))
     loss = resolve_loss(model, X, NUMBERS)
-    told = caveats.caveats_of(bs.Cell(metrics=("mae",)), model, data, loss, keras.optimizers.SGD())
+    told = caveats.caveats_of(bs.Cell(metrics=("mae",)), model, data, loss, keras.optimizers.SGD())[-1:]
     assert told == [
         f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. Left out: mine",
     ]

@@ -204,6 +204,19 @@ def test_a_schedule_of_the_rate_is_seen_and_else_read_from_the_configuration():
     assert [keras_private.has_rate_schedule(one) for one in without] == [True, False]
 
 
+def test_the_metrics_of_compile_are_updated_and_named_by_keras():
+    """keras/src/trainers/trainer.py"""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="mine")])
+    compiled = keras_private.compile_metrics(model)
+    compiled.update_state(Y, Y + 2)
+    assert {name: float(value) for name, value in compiled.result().items()} == {"mine": 2.0}
+    compiled.reset_state()
+    plain = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    plain.compile("sgd", "mse")
+    assert keras_private.compile_metrics(plain) is None
+
+
 def test_weights_excluded_from_decay_are_known():
     """keras/src/optimizers/base_optimizer.py"""
     optimizer, other = keras.optimizers.AdamW(), keras.optimizers.AdamW()

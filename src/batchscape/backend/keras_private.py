@@ -63,6 +63,14 @@ def compiled_metrics(model: Any) -> list:
     return [None if compiled is None else _needed(compiled, name) for name in names]
 
 
+def compile_metrics(model: Any) -> Any:
+    """What Keras updates of the metrics that a model was compiled with, a metric of several values; None without any.
+
+    Relies on `Trainer._compile_metrics` (keras/src/trainers/trainer.py). Without it: `BatchscapeError`.
+    """
+    return _needed(model, "_compile_metrics")
+
+
 def compiled_loss_weights(model: Any) -> Any:
     """The weights of the losses that a model was compiled with, as given.
 

@@ -29,7 +29,8 @@ def caveats_of(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, opti
     if optimizers.default_learning_rate(optimizer) is None:
         found.append(SCHEDULE)
     found += _of_own_step(cell, model, loss)
-    if not loss.why_unmeasured and (left_out := _metrics_left_out(cell, model)):
+    with_own = own_step.has_own_step(model) and not loss.why_unmeasured
+    if (with_own or cell.devices > 1) and (left_out := _metrics_left_out(cell, model)):
         found.append(
             f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. "
             f"Left out: {', '.join(left_out)}"

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from batchscape import backend
 from batchscape.backend import keras_private
 from batchscape.data import Data
 from batchscape.models import outputs
@@ -116,6 +117,20 @@ def _take(examples, rows):
 def has_sparse_gradients(model: keras.Model, x) -> bool:
     """See `engine_tensorflow.has_sparse_gradients`: JAX knows none."""
     return False
+
+
+def compile_forward(model: keras.Model) -> Callable:
+    """See `engine_tensorflow.compile_forward`."""
+
+    @jax.jit
+    def forward(trainable, other, x):
+        return backend.stateless_call(model, trainable, other, x, training=False)[0]
+
+    def at_the_moment(x):
+        keras_private.sync_state(model)  # During `fit` the variables are elsewhere.
+        return forward(*outputs.values_of(model), x)
+
+    return at_the_moment
 
 
 def compile_means(

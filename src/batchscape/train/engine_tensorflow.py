@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from batchscape import backend
 from batchscape.backend import batches_tensorflow, keras_private, tensorflow_private, xla
 from batchscape.data import Data, make_dataset
 from batchscape.models import outputs
@@ -184,6 +185,16 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
     spec = keras.tree.map_structure(lambda array: tf.TensorSpec((1, *array.shape[1:]), array.dtype), x)
     tf.function(probe, autograph=False).get_concrete_function(spec)
     return any(found)
+
+
+def compile_forward(model: keras.Model) -> Callable:
+    """A function of inputs: the outputs of a model in inference mode, at the weights of the moment."""
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def forward(x):
+        return backend.stateless_call(model, *outputs.values_of(model), x, training=False)[0]
+
+    return forward
 
 
 def compile_means(

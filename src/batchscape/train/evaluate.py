@@ -16,6 +16,7 @@ from batchscape.models import outputs
 from batchscape.models.losses import ModelLoss
 from batchscape.system import memory
 from batchscape.train import engine
+from batchscape.train.compiled_metrics import CompiledMetrics
 
 
 class Evaluator:
@@ -26,13 +27,22 @@ class Evaluator:
         data: The data set; all splits are put on the device.
         loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in batches of `chunk` examples.
         metrics: Functions (y_true, y_pred, sample_weight) -> one value an example, by name.
+        compiled: The metrics that the model was compiled with, or None.
 
     Attributes:
         is_measured: Whether anything says what the loss is; otherwise it is NaN.
         chunk: How many examples a forward pass takes; see `outputs.examples_in_a_pass`.
     """
 
-    def __init__(self, model: keras.Model, data: Data, loss: ModelLoss, metrics: dict[str, Callable]):
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Data,
+        loss: ModelLoss,
+        metrics: dict[str, Callable],
+        compiled: CompiledMetrics | None = None,
+    ):
+        self._data, self._compiled = data, compiled
         self._names, self._splits = ("loss", *metrics), ("train", "val", "test")
         self.is_measured = not loss.why_unmeasured
         self.chunk = outputs.examples_in_a_pass(model, data.x_train)
@@ -47,11 +57,13 @@ class Evaluator:
 
     def __call__(self, *splits: str) -> dict[str, float]:
         """Means such as `{"train_loss": 0.1, "train_accuracy": 0.97}` over the splits named."""
-        return {
-            f"{split}_{name}": float(value)
-            for split in splits
-            for name, value in zip(self._names, self._mean(split), strict=True)
-        }
+        return {f"{split}_{name}": float(value) for split in splits for name, value in self._values(split).items()}
+
+    def _values(self, split: str) -> dict[str, float]:
+        values = dict(zip(self._names, self._mean(split), strict=True))
+        if self._compiled is None:
+            return values
+        return {**values, **self._compiled(self._data.examples(split), self.chunk)}
 
     def _mean(self, split: str) -> Any:
         """The means over a split, in passes of half as many examples from where memory ran out."""

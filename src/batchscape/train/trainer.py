@@ -19,6 +19,7 @@ from batchscape.models.metrics import metric_functions
 from batchscape.models.resolve_loss import all_targets, loss_of
 from batchscape.train import engine, optimizers, schedules
 from batchscape.train.caveats import caveats_of
+from batchscape.train.compiled_metrics import CompiledMetrics
 from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
 from batchscape.train.record import Record, Status, Weights, environment
@@ -63,12 +64,13 @@ class Trainer:
         self._default_rate = optimizers.default_learning_rate(optimizer)
         optimizers.check_rate(cell, self._default_rate)
         self._rate_table = schedules.attach(cell, optimizer)
+        compiled = CompiledMetrics(model, self._metrics) if model.compiled and cell.devices == 1 else None
         self._fitted = self._to_fit(optimizer, jit_compile=not engine.own().XLA_IS_OPTIONAL)
         model.optimizer = self._fitted.optimizer
         if not model.optimizer.built:
             model.optimizer.build(self._fitted.trainable_variables)
         self._fresh_slots = [variable.numpy() for variable in model.optimizer.variables]
-        self._evaluate = Evaluator(model, data, self._loss, self._metrics)
+        self._evaluate = Evaluator(model, data, self._loss, self._metrics, compiled)
         self._seconds_per_update: dict[tuple[int, ...], float | None] = {}
         self._engine = None
         self._engine_note = ""

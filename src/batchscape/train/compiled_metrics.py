@@ -1,0 +1,44 @@
+"""The metrics that a model was compiled with, over whole splits."""
+
+from collections.abc import Collection
+
+import keras
+import numpy as np
+
+from batchscape.backend import keras_private
+from batchscape.models import own_step
+from batchscape.train import engine
+
+
+class CompiledMetrics:
+    """Metrics of a model at fixed weights, exact over all examples: those too that are no means over them, such as AUC.
+
+    Keras makes and names them. Single numbers count; a metric of several, such as F1 by class, is left out.
+
+    Args:
+        model: A compiled Keras model whose step is Keras' own, for one of its own may use the same metrics.
+        known: Names that are recorded anyway.
+    """
+
+    def __init__(self, model: keras.Model, known: Collection[str]):
+        self._compiled = None if own_step.has_own_step(model) else keras_private.compile_metrics(model)
+        self._known = {*known, "acc", "accuracy"} if "accuracy" in known else set(known)
+        self._forward = None if self._compiled is None else engine.own().compile_forward(model)
+
+    def __call__(self, examples: tuple, chunk: int) -> dict[str, float]:
+        """Values by name.
+
+        Args:
+            examples: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+            chunk: How many examples a forward pass takes.
+        """
+        if self._compiled is None or len(examples) < 2:
+            return {}
+        self._compiled.reset_state()
+        for first in range(0, len(keras.tree.flatten(examples)[0]), chunk):
+            part = keras.tree.map_structure(lambda array, first=first: array[first : first + chunk], examples)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(part)
+            y = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
+            self._compiled.update_state(y, self._forward(x), sample_weight=sample_weight)
+        values = {name: keras.ops.convert_to_numpy(value) for name, value in self._compiled.result().items()}
+        return {name: float(value) for name, value in values.items() if not np.ndim(value) and name not in self._known}
