@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import keras
 
-from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput
@@ -13,6 +12,7 @@ from batchscape.models.build import build_model
 from batchscape.models.losses import ModelLoss
 from batchscape.models.resolve_loss import loss_of, missing_labels
 from batchscape.train import divided_batches, optimizers
+from batchscape.train.compiled_metrics import left_out
 
 SCHEDULE = (
     "The learning-rate schedule that the model was compiled with counts in updates: an epoch of large batches has few of "
@@ -30,10 +30,10 @@ def caveats_of(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, opti
         found.append(SCHEDULE)
     found += _of_own_step(cell, model, loss)
     with_own = own_step.has_own_step(model) and not loss.why_unmeasured
-    if (with_own or cell.devices > 1) and (left_out := _metrics_left_out(cell, model)):
+    if (with_own or cell.devices > 1) and (names := left_out(model, cell.metrics)):
         found.append(
             f"Of the metrics that {model.name} was compiled with, those that metrics=... names are recorded. "
-            f"Left out: {', '.join(left_out)}"
+            f"Left out: {', '.join(names)}"
         )
     return found
 
@@ -63,13 +63,6 @@ def _of_own_step(cell: Cell, model: keras.Model, loss: ModelLoss) -> list[str]:
 
 
 _OF_THE_OPTIMIZER = ("optimizer", "optimizer_options", "weight_decay", "learning_rate", "lr_policy", "warmup", "decay")
-
-
-def _metrics_left_out(cell: Cell, model: keras.Model) -> list[str]:
-    """Names of the metrics that a model was compiled with and a cell does not name."""
-    given = [metric for metric in keras.tree.flatten(keras_private.compiled_metrics(model)) if metric is not None]
-    names = [str(getattr(metric, "name", getattr(metric, "__name__", metric))) for metric in given]
-    return [name for name in names if name not in (*cell.metrics, "acc", "accuracy")]
 
 
 _compared: dict[tuple, Callable] = {}

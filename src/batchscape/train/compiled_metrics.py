@@ -10,6 +10,13 @@ from batchscape.models import own_step
 from batchscape.train import engine
 
 
+def left_out(model: keras.Model, known: Collection[str]) -> list[str]:
+    """Names of the metrics that a model was compiled with, without those that are known: accuracy always is."""
+    given = [metric for metric in keras.tree.flatten(keras_private.compiled_metrics(model)) if metric is not None]
+    names = [str(getattr(metric, "name", getattr(metric, "__name__", metric))) for metric in given]
+    return [name for name in names if name not in (*known, "acc", "accuracy")]
+
+
 class CompiledMetrics:
     """Metrics of a model at fixed weights, exact over all examples: those too that are no means over them, such as AUC.
 
@@ -21,8 +28,9 @@ class CompiledMetrics:
     """
 
     def __init__(self, model: keras.Model, known: Collection[str]):
-        self._compiled = None if own_step.has_own_step(model) else keras_private.compile_metrics(model)
-        self._known = {*known, "acc", "accuracy"} if "accuracy" in known else set(known)
+        wanted = not own_step.has_own_step(model) and left_out(model, known)
+        self._compiled = keras_private.compile_metrics(model) if wanted else None
+        self._known = {*known, "acc"} if "accuracy" in known else set(known)
         self._forward = None if self._compiled is None else engine.own().compile_forward(model)
 
     def __call__(self, examples: tuple, chunk: int) -> dict[str, float]:
