@@ -15,6 +15,7 @@ from batchscape.errors import InvalidInput, UserCodeError
 from batchscape.models import agreement, outputs
 from batchscape.models.resolve_loss import resolve_loss
 from batchscape.train import caveats
+from batchscape.train.evaluate import Evaluator
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -236,6 +237,48 @@ def test_a_loss_that_depends_on_the_batch_is_that_of_evaluate_with_the_same_batc
     f = objective(model, *examples, batch_size=batch_size)
     assert f(f.weights) == pytest.approx(evaluate(model, *examples, batch_size=batch_size), rel=1e-5)
     assert f.about(f.weights)["batch_size"] == batch_size
+
+
+@pytest.mark.parametrize("case", ["masked", "two outputs, one masked"])
+def test_curves_of_a_mean_over_places_are_those_of_all_examples_as_one_batch(case, monkeypatch):
+    monkeypatch.setattr(outputs, "CHUNK", 16)
+    build, *examples = BATCHES[case]
+    data, model = bs.load_dataset(tuple(examples)), build()
+    loss = resolve_loss(model, *examples)
+    found = Evaluator(model, data, loss, {})("train", "test")
+    for split in ("train", "test"):
+        expected = evaluate(model, *data.examples(split), batch_size=N)
+        assert found[f"{split}_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("case", ["masked", "ignored class", "two outputs, one masked"])
+def test_a_mean_over_places_that_count_is_had_in_parts(case, monkeypatch):
+    monkeypatch.setattr(outputs, "CHUNK", 16)
+    build, *examples = BATCHES[case]
+    model = build()
+    assert resolve_loss(model, *examples).is_ratio
+    f = objective(model, *examples)
+    w = f.weights
+    whole = objective(model, *examples, batch_size=N)
+    assert f(w) == pytest.approx(evaluate(model, *examples, batch_size=N), rel=1e-5)
+    assert f.about(w)["batch_size"] == N
+    vector = np.ones(f.n_parameters)
+    np.testing.assert_allclose(f.gradient(w), whole.gradient(w), atol=1e-6)
+    np.testing.assert_allclose(f.hessian_products(w, vector), whole.hessian_products(w, vector), atol=1e-5)
+    batches = np.arange(40).reshape(2, 20)
+    np.testing.assert_allclose(f.batch_gradients(w, batches), whole.batch_gradients(w, batches), atol=1e-6)
+
+
+def test_coupled_examples_are_no_ratio_of_sums_whatever_is_masked():
+    keras.utils.set_random_seed(0)
+    centred = Centred()
+    centred.supports_masking = True
+    far = keras.initializers.RandomNormal(stddev=5.0)
+    stack = [layers.Embedding(9, 4, mask_zero=True), layers.LSTM(4, return_sequences=True)]
+    stack += [layers.Dense(3, kernel_initializer=far), centred]
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), *stack])
+    model.compile("sgd", SCCE(from_logits=True, ignore_class=2))
+    assert not resolve_loss(model, TOKENS, TAGS).is_ratio
 
 
 @pytest.mark.parametrize(

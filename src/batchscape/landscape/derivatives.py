@@ -6,8 +6,9 @@ Sums over examples are kept in float64; each example is computed in the precisio
 """
 
 import abc
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -54,6 +55,7 @@ class Derivatives(abc.ABC):
         chunk: Largest number of examples in a forward pass; the batch size of a loss that depends on the batch.
         sample_weight: What the loss of each example counts, shape (n,) or a tree of such arrays; 1 if None.
         regularizers: Whether penalties of weights are part of the loss.
+        as_one_batch: Whether a loss that is a ratio is that of all examples as one batch, whatever the chunk.
         jit: Whether XLA compiles; by the rule of the backend if None.
     """
 
@@ -68,6 +70,7 @@ class Derivatives(abc.ABC):
         chunk: int,
         sample_weight: np.ndarray | None = None,
         regularizers: bool = True,
+        as_one_batch: bool = False,
         jit: bool | None = None,
     ):
         self._model, self._model_loss, self._metrics, self._chunk = model, loss, metrics, chunk
@@ -90,6 +93,7 @@ class Derivatives(abc.ABC):
         self._products = self._program(self._sum_products, jit)
         self._example_sums = self._program(self._sum_examples, jit)
         self._batch_gradients = self._program(self._mean_gradients, jit)
+        self._mean_places = self._places(jit) if as_one_batch else None
 
     def means(self, trainable: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
         """The mean loss and metrics, float64, shape (1 + metrics,).
@@ -222,7 +226,21 @@ class Derivatives(abc.ABC):
             self._metrics,
             sample_weight=counts if self._is_weighted else None,
             regularizers=self._regularizers,
+            mean_places=self._mean_places,
         )
+
+    @property
+    def _exact(self) -> bool:
+        """Whether no example may be in two chunks, for the loss is that of a batch."""
+        return not self._model_loss.by_example and self._mean_places is None
+
+    def _places(self, jit: bool) -> list[float]:
+        """How many places of an example count, as a mean, for each loss of the model."""
+        self._mean_places = 1.0  # So that chunks may overlap.
+        variables = np.concatenate([np.ravel(ops.convert_to_numpy(v)) for v in self._model.trainable_variables])
+        other = [ops.convert_to_numpy(variable) for variable in self._model.non_trainable_variables]
+        sums = self._program(self._sum_places, jit)(*self._arguments(variables, other))
+        return (np.asarray(sums) / self._n).tolist()
 
     def _sums(self, values, mask) -> list:
         """The sum of the loss, and of every metric, over the examples of a chunk; float64."""
@@ -255,8 +273,20 @@ class Derivatives(abc.ABC):
 
     def _mean_gradient(self, examples, trainable, other, rows):
         """The mean of the loss, and of its gradient, over some rows."""
-        sums = self._sum_gradients(self._take(examples, rows), trainable, other)
+        with self._as_a_batch(rows.shape[0]):
+            sums = self._sum_gradients(self._take(examples, rows), trainable, other)
         return [total / rows.shape[0] for total in sums]
+
+    @contextlib.contextmanager
+    def _as_a_batch(self, n: int) -> Iterator[None]:
+        """Take n examples as one batch, as training does, while a function of them is traced."""
+        before = self._mean_places, self._chunk
+        if self._mean_places is not None:
+            self._mean_places, self._chunk = None, max(n, self._chunk)
+        try:
+            yield
+        finally:
+            self._mean_places, self._chunk = before
 
     def _mean_gradients(self, examples, trainable, other, rows):
         """The mean gradients of batches, in the precision of the model."""
@@ -320,6 +350,10 @@ class Derivatives(abc.ABC):
     @abc.abstractmethod
     def _sum_functions(self, examples, trainable, other):
         """The sum of the loss and of every metric over all examples."""
+
+    @abc.abstractmethod
+    def _sum_places(self, examples, trainable, other):
+        """How many places of all examples count, for each loss of the model."""
 
     @abc.abstractmethod
     def _sum_at_points(self, examples, trainable, other, products, shares, others):

@@ -56,6 +56,13 @@ class Derivatives(derivatives.Derivatives):
 
         return self._accumulate(sums, examples)
 
+    def _sum_places(self, examples, trainable, other):
+        def sums(x, y, counts, mask):
+            places = self._model_loss.places(self._model, self._variables(trainable), other, x, y)
+            return jnp.stack(self._sums(places, mask))
+
+        return self._accumulate(sums, examples)
+
     @functools.cached_property
     def _first_layer(self) -> FirstLayer | None:
         if self._model_loss.measure is not None:
@@ -135,7 +142,7 @@ class Derivatives(derivatives.Derivatives):
         n_chunks = math.ceil(n / self._chunk)
         if n_chunks == 1:
             return function(*examples, jnp.ones(n, bool))
-        exact = not self._model_loss.by_example
+        exact = self._exact
         size = self._chunk if exact else math.ceil(n / n_chunks)
         left = n % size if exact else 0
         if left:

@@ -51,6 +51,13 @@ class Derivatives(derivatives.Derivatives):
 
         return self._accumulate(sums, tf.zeros(self._n_values, tf.float64), examples)
 
+    def _sum_places(self, examples, trainable, other):
+        def sums(x, y, counts, mask):
+            places = self._model_loss.places(self._model, self._variables(trainable), other, x, y)
+            return tf.stack(self._sums(places, mask))
+
+        return self._accumulate(sums, tf.zeros(len(self._model_loss.terms), tf.float64), examples)
+
     @functools.cached_property
     def _first_layer(self) -> FirstLayer | None:
         if self._model_loss.measure is not None:
@@ -184,8 +191,7 @@ class Derivatives(derivatives.Derivatives):
         return self._accumulate(products, tf.zeros((vectors.shape[0], sum(self._sizes)), tf.float64), examples)
 
     def _accumulate(self, function, start, examples):
-        exact = not self._model_loss.by_example
-        return batches_tensorflow.accumulate(function, start, examples, chunk=self._chunk, exact=exact)
+        return batches_tensorflow.accumulate(function, start, examples, chunk=self._chunk, exact=self._exact)
 
 
 def _weighted(values: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:

@@ -114,12 +114,15 @@ class Objective:
         if loss is None and model.compiled and self._loss.measure is None:
             found = agreement.disagreement(model, self._loss, examples, agreement.compute_loss_of(model))
             warn(*([found] if found else []))
-        self._batch_size = batch_size or (n if self._loss.why_batch else outputs.examples_in_a_pass(model, x))
+        as_one_batch = self._loss.is_ratio and batch_size is None
+        in_parts = as_one_batch or not self._loss.why_batch
+        chunk = batch_size or (outputs.examples_in_a_pass(model, x) if in_parts else n)
+        self._batch_size = n if as_one_batch else chunk
         counted = metric_functions(metrics, model, x, y, self._loss)
         self.names = ("loss", *counted)
         self._derivatives = derivatives.derivatives(
-            model, x, y, self._loss, list(counted.values()), chunk=self._batch_size, sample_weight=sample_weight,
-            regularizers=regularizers,
+            model, x, y, self._loss, list(counted.values()), chunk=chunk, sample_weight=sample_weight,
+            regularizers=regularizers, as_one_batch=as_one_batch,
         )  # fmt: skip
         self._trainable = _positions(model.trainable_variables, model.weights)
         self._other = _positions(model.non_trainable_variables, model.weights)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from batchscape import backend
 from batchscape.backend import keras_private
 from batchscape.errors import InvalidInput
 from batchscape.models import outputs
@@ -50,6 +51,20 @@ class Term(NamedTuple):
         """The loss of each example, shape (batch,), without the weight of the output."""
         return example_losses(self.loss, *self.given(y, y_pred, sample_weight))
 
+    def sums(self, y, y_pred, sample_weight=None):
+        """The sum of the loss over the places of each example that count, shape (batch,)."""
+        return _sum_by_example(keras_private.without_reduction(self.loss)(*self.given(y, y_pred, sample_weight)))
+
+    def places(self, y, y_pred):
+        """How many places of each example count: those without a mask, and of no ignored class; shape (batch,)."""
+        y, y_pred, _ = self.given(y, y_pred)
+        values = self.loss.call(*(ops.cast(each, self.loss.dtype) for each in (y, y_pred)))
+        counted = ops.ones_like(values)
+        for mask in (keras_private.mask_of(y_pred), keras_private.mask_of(values)):
+            if mask is not None:
+                counted *= ops.reshape(ops.cast(mask, counted.dtype), ops.shape(counted))
+        return _sum_by_example(counted)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ModelLoss:
@@ -66,6 +81,8 @@ class ModelLoss:
         has_values: Whether the compiled losses are means of one value an example, which may depend on the others.
         by_example: Whether the loss is the mean of `of_examples`, and nothing else.
         why_batch: Why a batch has another loss than the mean of those of its parts; "" where it has not.
+        is_ratio: Whether it is a mean over the places that count, the ratio of two sums over examples, so that the loss of
+            all examples as one batch can be had in parts.
         measure: A function (model, x, y) of the user that says what the loss is, in place of the compiled one.
         why_unmeasured: Why nothing says what the loss is, as for a `train_step` of the model's own; "" where something does.
     """
@@ -79,6 +96,7 @@ class ModelLoss:
     has_values: bool = True
     by_example: bool = True
     why_batch: str = ""
+    is_ratio: bool = False
     measure: Callable | None = None
     why_unmeasured: str = ""
 
@@ -104,6 +122,7 @@ class ModelLoss:
         *,
         sample_weight=None,
         regularizers: bool = True,
+        mean_places=None,
     ) -> list:
         """The loss and metrics of each example of a batch, in inference mode; no variable changes.
 
@@ -117,6 +136,8 @@ class ModelLoss:
             metrics: Functions (y_true, y_pred, sample_weight) -> one value an example.
             sample_weight: What each example counts, shape (batch,), or a tree of such arrays, one for each output.
             regularizers: Whether penalties of weights are part of it.
+            mean_places: How many places of an example count, as the mean over all examples, for each of `terms`: the mean of
+                values is then the loss of all examples as one batch. Needs `is_ratio`.
 
         Returns:
             Tensors of shape (batch,), the loss first.
@@ -130,12 +151,22 @@ class ModelLoss:
             if self.measure is not None:
                 return [_measured(self.measure, model, x, y, n)]
             y_pred = outputs.call(model, x)
-            if self.by_example:
+            if mean_places is not None:
+                first = sum(
+                    term.weight * ops.cast(term.sums(y, y_pred, sample_weight), keras.config.floatx()) / mean_places[k]
+                    for k, term in enumerate(self.terms)
+                )
+            elif self.by_example:
                 first = self.of_examples(y, y_pred, sample_weight)
             else:
                 value = self._of_batch(model, x, y, y_pred, sample_weight, regularizers)
                 first = ops.broadcast_to(value, (n,))
             return [first, *(metric(y, y_pred, sample_weight) for metric in metrics)]
+
+    def places(self, model: keras.Model, trainable: Sequence, other: Sequence, x, y) -> list:
+        """How many places of each example of a batch count, shape (batch,), for each of `terms`; see `values`."""
+        y_pred = backend.stateless_call(model, trainable, other, x, training=False)[0]
+        return [term.places(y, y_pred) for term in self.terms]
 
     def mean(self, model: keras.Model, x, y=None, sample_weight=None) -> float:
         """The mean of `values` of a batch, arrays of shape (batch, ...), at the weights that a model has now."""
@@ -192,6 +223,11 @@ def as_tensors(examples: Sequence) -> list:
 def example_losses(loss: keras.Loss, y, y_pred, sample_weight=None):
     """The loss of each example, shape (batch,); further axes, such as time, are averaged."""
     return mean_per_example(keras_private.without_reduction(loss)(y, y_pred, sample_weight))
+
+
+def _sum_by_example(values):
+    """The sum over all axes but the first, shape (batch,)."""
+    return values if len(values.shape) == 1 else ops.sum(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
 
 
 def mean_per_example(values):

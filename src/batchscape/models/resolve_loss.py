@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from batchscape import usercode
+from batchscape import backend, usercode
 from batchscape.backend import keras_private
 from batchscape.data import Data
 from batchscape.data.splits import class_labels, is_one_hot, too_far_apart
@@ -124,7 +124,36 @@ def _resolved(model: keras.Model, x, y: Any, requested: Any, sample_weight: Any,
     )  # fmt: skip
     why = why or _why_by_values(model, found, seen, some)
     by_example = has_values and not seen.adds and not why
-    return dataclasses.replace(found, by_example=by_example, why_batch=why)
+    is_ratio = _is_ratio(model, found, seen, some)
+    return dataclasses.replace(found, by_example=by_example, why_batch=why, is_ratio=is_ratio)
+
+
+def _is_ratio(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, some: Sequence) -> bool:
+    """Whether a loss is a mean over places that count, and its value that of its parts together, by what it is and does."""
+    if loss.own or loss.adds or not any(_leaves_out(term, seen) for term in loss.terms):
+        return False
+    if not all(_leaves_out(term, seen) or _has_values(term, some[1], seen) for term in loss.terms):
+        return False
+    n = len(keras.tree.flatten(some[0])[0])
+    parts = [slice(n)] if n < 2 else [slice(n // 2), slice(n // 2, n)]
+    sums, places = np.zeros((2, len(loss.terms)))
+    variables = outputs.values_of(model)
+    for rows in parts:
+        x, y, sample_weight = as_tensors([None if part is None else _rows_of(part, rows) for part in some])
+        counted = loss.places(model, *variables, x, y)
+        places += [float(ops.sum(each)) for each in counted]
+        y_pred = backend.stateless_call(model, *variables, x, training=False)[0]
+        sums += [float(ops.sum(term.sums(y, y_pred, sample_weight))) for term in loss.terms]
+    found = float(sum(term.weight * total / count for term, total, count in zip(loss.terms, sums, places, strict=True)))
+    whole = _value(model, loss, some, slice(n))
+    return abs(found - whole) <= (2e-2 if "16" in model.compute_dtype else 1e-5) * max(1.0, abs(whole))
+
+
+def _leaves_out(term: Term, seen: outputs.Seen) -> bool:
+    """Whether a loss is a mean over some places alone: without a mask, or of classes that are not ignored."""
+    if term.loss.reduction not in ("sum_over_batch_size", "mean"):
+        return False
+    return seen.masked[term.output] or getattr(term.loss, "ignore_class", None) is not None
 
 
 def _refuse(requested: Any, model: keras.Model) -> None:

@@ -139,9 +139,14 @@ def compile_means(
     """See `engine_tensorflow.compile_means`."""
 
     @jax.jit
-    def values_of(trainable, other, *examples):
+    def values_of(trainable, other, mean_places, *examples):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(examples)
-        return loss.values(model, trainable, other, x, y, metrics, sample_weight=sample_weight)
+        options = {"sample_weight": sample_weight, "mean_places": mean_places}
+        return loss.values(model, trainable, other, x, y, metrics, **options)
+
+    @jax.jit
+    def places_of(trainable, other, x, y, *_):
+        return loss.places(model, trainable, other, x, y)
 
     def means_of(*examples) -> Callable[[], np.ndarray]:
         n = len(keras.tree.flatten(examples)[0])
@@ -150,10 +155,15 @@ def compile_means(
             for first in range(0, n, chunk)
         ]
 
+        mean_places = None
+        if loss.is_ratio:
+            counted = zip(*(places_of(*outputs.values_of(model), *part) for part in parts), strict=True)
+            mean_places = [float(np.sum(np.concatenate(each), dtype=np.float64)) / n for each in counted]
+
         def means() -> np.ndarray:
             keras_private.sync_state(model)  # During `fit` the variables are elsewhere.
             variables = outputs.values_of(model)
-            values = zip(*(values_of(*variables, *part) for part in parts), strict=True)
+            values = zip(*(values_of(*variables, mean_places, *part) for part in parts), strict=True)
             return np.array([np.sum(np.concatenate(each), dtype=np.float64) for each in values]) / n
 
         return means

@@ -205,14 +205,27 @@ def compile_means(
     splits = [batches_tensorflow.to_device(tuple(split)) for split in splits]
     sizes = [keras.tree.flatten(split)[0].shape[0] for split in splits]
 
-    def sums_of(*examples_and_mask):
+    def sums_of(*examples_and_mask, mean_places=None):
         *examples, mask = examples_and_mask
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(examples))
-        values = loss.values(model, *outputs.values_of(model), x, y, metrics, sample_weight=sample_weight)
+        options = {"sample_weight": sample_weight, "mean_places": mean_places}
+        values = loss.values(model, *outputs.values_of(model), x, y, metrics, **options)
         return tf.stack([batches_tensorflow.masked_sum(each, mask) for each in values])
 
+    def places_of(x, y, *rest):
+        counted = loss.places(model, *outputs.values_of(model), x, y)
+        return tf.stack([batches_tensorflow.masked_sum(each, rest[-1]) for each in counted])
+
+    def mean_places(split, n):
+        @tf.function(autograph=False)
+        def places():
+            start = tf.zeros(len(loss.terms), tf.float64)
+            return batches_tensorflow.accumulate(places_of, start, split, chunk=chunk)
+
+        return (places().numpy() / n).tolist() if loss.is_ratio else None
+
     specs = [keras.tree.map_structure(_of_any_number, split) for split in splits]
-    if not jit and max(sizes) <= chunk and specs == specs[:1] * len(splits):
+    if not jit and not loss.is_ratio and max(sizes) <= chunk and specs == specs[:1] * len(splits):
         # Where no split needs chunks, one trace serves them all.
         def of_all(*examples):
             return sums_of(*examples, tf.ones(tf.shape(keras.tree.flatten(examples)[0])[:1], tf.bool))
@@ -220,12 +233,14 @@ def compile_means(
         whole = tf.function(of_all, input_signature=specs[0], autograph=False)
         return [_mean(functools.partial(whole, *split), n) for split, n in zip(splits, sizes, strict=True)]
 
-    def sums(split):
-        start = tf.zeros(1 + len(metrics), tf.float64)
-        return batches_tensorflow.accumulate(sums_of, start, split, chunk=chunk, exact=not loss.by_example)
+    def sums(split, places):
+        start, exact = tf.zeros(1 + len(metrics), tf.float64), not (loss.by_example or loss.is_ratio)
+        function = functools.partial(sums_of, mean_places=places)
+        return batches_tensorflow.accumulate(function, start, split, chunk=chunk, exact=exact)
 
     return [
-        _mean(xla.program(functools.partial(sums, split), jit=jit), n) for split, n in zip(splits, sizes, strict=True)
+        _mean(xla.program(functools.partial(sums, split, mean_places(split, n)), jit=jit), n)
+        for split, n in zip(splits, sizes, strict=True)
     ]
 
 

@@ -25,7 +25,8 @@ class Evaluator:
     Args:
         model: A built Keras model; its weights at the time of a call count.
         data: The data set; all splits are put on the device.
-        loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in batches of `chunk` examples.
+        loss: The loss, as `resolve_loss` gives it; one that depends on the batch is taken in batches of `chunk` examples, a
+            mean over places that count is that of all examples as one batch.
         metrics: Functions (y_true, y_pred, sample_weight) -> one value an example, by name.
         compiled: The metrics that the model was compiled with, or None.
 
