@@ -561,3 +561,29 @@ def test_a_model_that_is_only_measured_is_measured_on_all_rows_given():
     pair = load_whole(((X, Y), (X[:7], Y[:7])))
     assert (pair.n_train, len(pair.y_test)) == (len(Y), 7)
     assert load_whole("digits").meta["sha256"] == bs.load_dataset("digits").meta["sha256"]
+
+
+def test_a_data_of_ones_own_is_checked():
+    meta = {"name": "mine"}
+    good = {"x_train": X, "y_train": Y, "x_val": X, "y_val": Y, "x_test": X, "y_test": Y, "meta": meta}
+    assert bs.load_dataset(bs.Data(**good)).n_train == len(Y)
+    for changes, message in (
+        ({"y_train": Y[:5]}, "must have equal lengths"),
+        ({"x_val": X[:, :1]}, "must have equal shapes"),
+        ({"y_test": None}, "must have the same inputs, targets"),
+        ({"x_train": np.full_like(X, np.nan)}, "must be finite"),
+        ({"sample_weight_train": -W, "sample_weight_val": W, "sample_weight_test": W}, "must be at least 0"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            bs.load_dataset(bs.Data(**{**good, **changes}))
+
+
+def test_targets_that_are_none_among_others_are_refused():
+    assert "leave out those of outputs without a loss" in refusal_of((X, [None, Y]))
+
+
+@pytest.mark.tensorflow
+def test_batches_that_were_zipped_are_batches():
+    parts = [tf.data.Dataset.from_tensor_slices(array).batch(4, drop_remainder=True) for array in (X, Y)]
+    data = bs.load_dataset(tf.data.Dataset.zip(tuple(parts)))
+    assert data.x_train.shape[1:] == X.shape[1:]

@@ -162,6 +162,20 @@ def test_losses_of_several_outputs_are_those_asked_for_and_each_output_has_metri
     assert list(counted) == ["kind_loss", "kind_accuracy", "size_loss"]
 
 
+@pytest.mark.parametrize("labels", [BINARY.astype(np.float32), BINARY.astype(bool), BINARY[:, None]])
+def test_zeros_and_ones_are_labels_whatever_their_type(labels):
+    model = net(1, "sigmoid")
+    loss = resolve_loss(model, X, labels, "binary_crossentropy")
+    (accuracy,) = metrics.metric_functions(["accuracy"], model, X, labels, loss).values()
+    expected = (keras.ops.convert_to_numpy(model(X))[:, 0] > 0.5) == np.ravel(labels)
+    np.testing.assert_array_equal(accuracy(labels, model(X)), expected)
+
+
+def test_numbers_that_happen_to_be_zero_and_one_are_no_labels_to_a_loss_of_numbers():
+    model, numbers = net(1), BINARY.astype(np.float32)
+    assert metrics.metric_functions(["accuracy"], model, X, numbers, resolve_loss(model, X, numbers, "mse")) == {}
+
+
 def test_several_outputs_without_losses_are_refused_in_one_line():
     with pytest.raises(InvalidInput, match=r"must say what its loss is: compile it .* targets \(\d+,\), no loss"):
         resolve_loss(two_headed(), X, LABELS)

@@ -383,7 +383,8 @@ def test_the_command_line_takes_files_and_the_modules_that_they_need(folder, com
     assert len(bs.load_results("s")) == 2
     assert "1 of 1" in command("missing", *RUNS, "--model", "net.keras", "--fresh")[1]
     assert said["kept"].startswith(
-        "net.keras: training starts from its trained weights, the same for every seed; --fresh"
+        "net.keras: training starts from its weights, the same for every seed, with the state of its optimizer begun "
+        "anew; --fresh"
     )
     (folder / "ownlayers.py").write_text(OWN.replace("2.0", "3.0"))
     assert "1 of 1" in command("missing", *RUNS, "--model", "own.keras", "--import", "ownlayers")[1]
@@ -414,3 +415,14 @@ def test_advise_says_so_where_a_short_training_does_not_lower_the_loss_of_traine
         InvalidInput, match=r"begin anew with batchscape\.fresh.*its trained weights, loss 0\.2 at first"
     ):
         advise._require_untrained(models.find_builder(plain()), rates)
+
+
+def test_runs_are_named_by_what_a_loss_holds_though_its_configuration_forgets_it(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    ends = []
+    for delta in (0.05, 5.0):
+        model.compile("sgd", keras.losses.Huber(delta=delta))
+        given = {"build": model, "data": (X, 9 * X[:, :1]), "executor": "serial", "show_progress": False}
+        ends.append(bs.run_sweep([bs.Cell(batch_size=16, epochs=1)], store=tmp_path, **given))
+    assert ends[0]["hash"][0] != ends[1]["hash"][0]
+    assert ends[1]["train_loss"][0] > 3 * ends[0]["train_loss"][0]

@@ -181,6 +181,12 @@ def test_what_is_excluded_from_weight_decay_stays_excluded():
     assert (np.abs(kernel) < np.abs(record.weights["initial"][0])).all()
 
 
+def test_averaged_weights_are_refused_inside_of_loss_scaling_too():
+    inner = keras.optimizers.SGD(0.1, use_ema=True)
+    with pytest.raises(InvalidInput, match="use_ema puts averaged weights"):
+        optimizers.make(bs.Cell(), compiled_with(keras.optimizers.LossScaleOptimizer(inner)))
+
+
 def test_a_compiled_optimizer_that_keras_cannot_make_anew_is_refused_with_the_cause():
     with pytest.raises(
         InvalidInput, match=r"a get_config with all that its __init__ takes.*Forgetful, which .* TypeError"

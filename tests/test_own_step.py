@@ -168,3 +168,21 @@ def test_a_measure_is_part_of_the_name_of_a_run(tmp_path):
     names = [frame["hash"].iloc[0] for frame in (plain, first, again, other)]
     assert names[1] == names[2]
     assert len(set(names)) == 3
+
+
+def test_a_model_with_a_measure_is_found_again_and_has_lines(tmp_path):
+    def measure(model, x, y):
+        return keras.ops.mean(keras.ops.square(model(x)[:, 0] - keras.ops.cast(y, "float32")))
+
+    labels = (X[:, 0] > 0).astype(np.int32)
+    given = {"data": (X, labels), "show_progress": False}
+    cells = [bs.Cell(batch_size=batch_size, epochs=1) for batch_size in (16, "full")]
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    first = bs.run_sweep(cells, build=model, measure=measure, store=tmp_path, executor="serial", **given)
+    assert bs.missing_runs(cells, build=model, measure=measure, data=(X, labels), store=tmp_path) == {}
+    record = bs.Store(tmp_path).load(first["hash"][0])
+    assert record.facts["starts_from"] == "weights of the model"
+    lines = bs.lines_between(tmp_path, 16, "full", points=4, build=bs.with_measure(model, measure), **given)
+    at_ends = lines.query("split == 'train' and alpha == 0")["loss"].iloc[0]
+    assert at_ends == pytest.approx(first["train_loss"][0], rel=1e-5)

@@ -172,6 +172,13 @@ def test_the_mask_of_an_output_is_found():
     assert keras_private.mask_of(layers.Dense(1)(X)) is None
 
 
+def test_a_mask_is_put_on_a_tensor():
+    """keras/src/backend/common/masking.py"""
+    output = keras.ops.convert_to_tensor(X)
+    keras_private.set_mask(output, keras.ops.ones((6,), "bool"))
+    assert keras_private.mask_of(output).shape == (6,)
+
+
 def test_the_loss_that_fit_reports_is_counted_with_its_tracker_and_else_with_the_metric():
     """keras/src/trainers/trainer.py"""
     model = small()
@@ -302,6 +309,7 @@ GONE = {
     "SGD._trainable_variables": lambda: keras_private.trained_variables(keras.optimizers.SGD()),
     "SGD._get_variable_index": lambda: keras_private.index_of(keras.optimizers.SGD(), None),
     "keras.src.backend.common.masking.get_keras_mask": lambda: keras_private.mask_of(X),
+    "keras.src.backend.common.masking.set_keras_mask": lambda: keras_private.set_mask(X, None),
 }
 
 

@@ -25,6 +25,23 @@ class Builder:
     starts_from: str
 
 
+class Wrapper:
+    """What builds the model of another builder, and adds to it.
+
+    Attributes:
+        build: The other one.
+    """
+
+    build: Callable
+
+
+def inner_builder(build: Any) -> Any:
+    """The builder inside of wrappers."""
+    while isinstance(build, Wrapper):
+        build = build.build
+    return build
+
+
 def resolve(spec: str, *, kind: str) -> Callable:
     """The function that `"package.module:function"` names, with the current folder first on `sys.path`.
 
@@ -93,6 +110,8 @@ def name_of(function: Callable) -> str:
     """`"module:function"`, the name under which a function stands in records; that of a `partial` is of what is inside."""
     if isinstance(function, functools.partial):
         return name_of(function.func)
+    if isinstance(function, Wrapper):
+        return name_of(function.build)
     if isinstance(function, Builder):
         return function.label
     return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"

@@ -193,6 +193,18 @@ def mask_of(outputs: Any) -> Any:
     return _needed(masking, "get_keras_mask")(outputs)
 
 
+def set_mask(outputs: Any, mask: Any) -> None:
+    """Put a mask on a tensor, as layers do: one that comes out of a compiled function has lost it.
+
+    Relies on `set_keras_mask` (keras/src/backend/common/masking.py). Without it: `BatchscapeError`.
+    """
+    try:
+        masking = importlib.import_module("keras.src.backend.common.masking")
+    except ImportError:
+        raise _error("keras.src.backend.common.masking") from None
+    _needed(masking, "set_keras_mask")(outputs, mask)
+
+
 def compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
     """What a model's own `compute_loss` gives in inference, whether or not it takes `training`.
 

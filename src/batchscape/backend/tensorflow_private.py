@@ -68,6 +68,9 @@ def batch_size_of(dataset: "tf.data.Dataset") -> int | None:
 
     while dataset is not None:
         step = type(dataset).__name__
+        if step == "_ZipDataset":
+            sizes = {batch_size_of(part) for part in tf.nest.flatten(getattr(dataset, "_datasets", ()))}
+            return sizes.pop() if len(sizes) == 1 else None
         if step.endswith("BatchDataset"):
             size = tf.get_static_value(getattr(dataset, "_batch_size", None))
             return None if size is None else int(size)

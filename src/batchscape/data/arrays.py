@@ -119,6 +119,11 @@ def check(part: tuple, which: str, name: str) -> None:
     leaves = [(leaf, kind) for kind, tree in kinds.items() for leaf in optree.tree_leaves(tree)]
     if not leaves or leaves[0][1] != "inputs":
         raise InvalidInput(f"Data need at least one array of inputs. Received: none in the {which} data of {name}")
+    if any(leaf is None for tree in part if tree is not None for leaf in optree.tree_leaves(tree, none_is_leaf=True)):
+        raise InvalidInput(
+            "Targets that are there must be arrays: leave out those of outputs without a loss. "
+            f"Received: None among them in the {which} data of {name}"
+        )
     lengths = [len(leaf) for leaf, _ in leaves]
     if len(set(lengths)) != 1:
         tuples = "" if not all(isinstance(tree, list) for tree in part[:2]) else (

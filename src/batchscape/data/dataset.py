@@ -125,7 +125,7 @@ def load_dataset(
         channel axis; a user's arrays keep their values, with float64 made float32, and strings made UTF-8 bytes.
 
     Raises:
-        InvalidInput: For unknown names, unequal lengths, NaN, labels that are not 0, 1, 2, ..., and sources without an end.
+        InvalidInput: For unknown names, unequal lengths, NaN, labels too far apart to be classes, and sources without an end.
         DataNotFound: If the data are not here and cannot be downloaded; the message names the file to place.
         UserCodeError: If the user's function, or source, is missing or raises.
 
@@ -270,8 +270,15 @@ def from_user(given: Any, rule: splits.Holdout, *, name: str) -> Data:
 
 
 def _completed(data: Data, name: str) -> Data:
-    """A user's own `Data` with what its `meta` lacks."""
+    """A user's own `Data`, checked, with what its `meta` lacks."""
     parts = data.parts()
+    if data.pipeline is None:
+        parts = [optree.tree_map(np.asarray, part) for part in parts]
+        for part, which in zip(parts, ("training", "validation", "test"), strict=True):
+            arrays.check(part, which, name)
+        arrays.check_structures(parts, name)
+        arrays.check_shapes(parts, name)
+        data = dataclasses.replace(data, **_fields(parts))
     meta = {"name": name, "preprocessing": "as given", "loss": None, **data.meta}
     if "num_classes" not in meta:
         meta["num_classes"] = arrays.num_classes([y for _, y, _ in parts])

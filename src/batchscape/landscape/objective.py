@@ -79,6 +79,10 @@ class Objective:
     ):
         if not isinstance(model, keras.Model) or not (model.built or (own_step.has_own_step(model) and model.weights)):
             raise InvalidInput(f"Objective needs a built keras.Model. Received: {type(model).__name__}, not built")
+        if hasattr(x, "element_spec"):
+            raise InvalidInput(
+                "Objective needs arrays, such as *load_dataset(pipeline).examples('train'). Received: a tf.data.Dataset"
+            )
         x, y = _as_arrays(x), None if y is None else _as_arrays(y)
         lengths = [[len(leaf) for leaf in keras.tree.flatten(part)] for part in ([x] if y is None else [x, y])]
         n = lengths[0][0]
@@ -110,7 +114,12 @@ class Objective:
                 f"The own train_step of {type(model).__name__} decides what is minimised: give measure=..., a function "
                 f"(model, x, y) -> loss. Received: {self._loss.why_unmeasured}"
             )
-        warn(*self._loss.caveats())
+        warn(*self._loss.caveats(), *_caveats(model, self._loss, loss))
+        if self._loss.own and not regularizers:
+            raise InvalidInput(
+                "regularizers=False needs Keras' own compute_loss, whose penalties are known. "
+                f"Received: {type(model).__name__}.compute_loss"
+            )
         if loss is None and model.compiled and self._loss.measure is None:
             found = agreement.disagreement(model, self._loss, examples, agreement.compute_loss_of(model))
             warn(*([found] if found else []))
@@ -361,6 +370,16 @@ class Objective:
         if self._at is None or not np.array_equal(self._at[0], trainable):  # Once for the many products at one point.
             self._at = trainable, self._derivatives.moments(trainable, other, self._rows_of_moments)
         return self._at
+
+
+def _caveats(model: keras.Model, loss: Any, requested: Any) -> list[str]:
+    """What differs from `evaluate` for a `test_step` of the model's own."""
+    if type(model).test_step is keras.Model.test_step or requested is not None or loss.measure is not None:
+        return []
+    return [
+        f"The own test_step of {type(model).__name__} decides what evaluate reports; the loss here is {loss.name}, which "
+        "fit minimises."
+    ]
 
 
 def _as_arrays(tree: Any) -> Any:

@@ -48,9 +48,15 @@ def disagreement(model: keras.Model, loss: ModelLoss, examples: Sequence, theirs
     return ""
 
 
-def evaluate_with(model: keras.Model, loss: ModelLoss) -> Callable:
-    """`evaluate` of a model that is thrown away, or compiled anew, after it; see `disagreement`."""
-    loss.compile(model, keras.optimizers.SGD(), run_eagerly=True)
+def evaluate_with(model: keras.Model, loss: ModelLoss, *, as_compiled: bool = True) -> Callable:
+    """`evaluate` of a model that is thrown away, or compiled anew, after it; see `disagreement`.
+
+    A model that was compiled with the loss stays as it was compiled, so that what we made of its losses is compared too.
+    """
+    if as_compiled and model.compiled:
+        model.run_eagerly = True
+    else:
+        loss.compile(model, keras.optimizers.SGD(), run_eagerly=True)
 
     def evaluate(examples: Sequence, batch_size: int) -> float:
         return float(

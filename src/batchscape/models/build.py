@@ -75,6 +75,7 @@ def fresh(model: str | os.PathLike | keras.Model) -> Callable:
 
 def start_of(build: Callable) -> str:
     """From what a training starts that a builder begins: what its record says."""
+    build = usercode.inner_builder(build)
     if isinstance(build, usercode.Builder):
         return build.starts_from
     return SEED if build in BUILDERS.values() else "what build returns"
@@ -194,8 +195,8 @@ def fingerprint(build: Callable, data: Data, precision: str, load: Callable | No
         twin, what = model, None
     else:
         twin, what = build_model(build, data, seed=1, precision=precision), build
-    if isinstance(build, usercode.Builder):
-        what = build.named()
+    if isinstance(inner := usercode.inner_builder(build), usercode.Builder):
+        what = inner.named() if inner is build else (inner.named(), build.measure)
     code = fingerprints.of_model(model, twin, what, load)
     if code.why_not and load is not None and data.pipeline is None:  # Arrays have a digest of their own.
         return fingerprints.of_model(model, twin, what)

@@ -226,11 +226,19 @@ def _require_settings(layer: keras.Layer, state: State) -> None:
         return
     now = _settings_of(layer)
     for name, value in state.settings.items():
-        if name in now and now[name] != value:
+        if name in now and not _are_equal(now[name], value):
             raise TypeError(
                 f"the get_config of {type(layer).__name__} must give all that its __init__ takes: {name} was {value!r}, and "
                 f"{now[name]!r} in the copy"
             )
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two settings are equal, NaN and NaN among them; of what holds arrays nobody knows."""
+    try:
+        return bool(one is other or one == other or (one != one and other != other))
+    except ValueError:
+        return True
 
 
 def _restore(layer: keras.Layer, state: State) -> None:

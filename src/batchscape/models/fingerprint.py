@@ -150,11 +150,24 @@ def _built(walk: "_Walk", model: Any, twin: Any) -> Iterator[Any]:
     for name in ("optimizer", "loss"):
         part = getattr(model, name, None)
         yield walk.describe(part) if name == "loss" else walk.keras(part, weights=False)
+    yield [walk.describe(_options_of(loss)) for loss in _losses(getattr(model, "loss", None))]
     yield [walk.describe(metrics) for metrics in keras_private.compiled_metrics(model)]
     yield walk.describe(keras_private.compiled_loss_weights(model))
     if twin is not model:
         pairs = zip(map(np.asarray, model.weights), map(np.asarray, twin.weights), strict=False)
         yield [_array(a) if a.shape == b.shape and np.array_equal(a, b, equal_nan=True) else "random" for a, b in pairs]
+
+
+def _losses(tree: Any) -> list:
+    """The leaves of the losses that a model was compiled with."""
+    if isinstance(tree, Mapping):
+        return [loss for key in sorted(tree) for loss in _losses(tree[key])]
+    return [loss for each in tree for loss in _losses(each)] if isinstance(tree, (list, tuple)) else [tree]
+
+
+def _options_of(loss: Any) -> dict[str, Any]:
+    """Numbers and words that a Keras loss holds: the configurations of some, such as Huber, forget theirs."""
+    return {name: value for name, value in sorted(getattr(loss, "__dict__", {}).items()) if _is_simple(value)}
 
 
 def _vocabulary(layer: Any) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 
 import keras
 
+from batchscape import usercode
 from batchscape.errors import InvalidInput
 from batchscape.models.build import find_builder
 from batchscape.models.own_step import MEASURE
 
 
-class Measured:
+class Measured(usercode.Wrapper):
     """A function that builds a model, and one that says what its loss is.
 
     Args:

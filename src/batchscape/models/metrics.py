@@ -34,9 +34,9 @@ def metric_functions(
     functions: dict[str, Callable] = {}
     for term in terms if y is not None else ():
         several = f"{term.name}_" if len(terms) > 1 else ""
-        if several:
+        if several and not loss.why_batch:  # Or no example has a loss of its own.
             functions[f"{several}loss"] = term.of_examples
-        for name, function in _of_output(names, model, x, keras.tree.flatten(y)[term.target], term.output).items():
+        for name, function in _of_output(names, model, x, keras.tree.flatten(y)[term.target], term).items():
             functions[several + name] = functools.partial(_of_term, term, function)
     return functions
 
@@ -45,24 +45,38 @@ def _of_term(term: Term, function: Callable, y, y_pred, sample_weight=None):
     return function(*term.given(y, y_pred)[:2])
 
 
-def _of_output(names: Sequence[str], model: keras.Model, x, y: np.ndarray, output: int) -> dict[str, Callable]:
+def _of_output(names: Sequence[str], model: keras.Model, x, y: np.ndarray, term: Term) -> dict[str, Callable]:
     """Functions (target, output) -> one value an example, by name, for one output."""
+    seen = outputs.look(model, outputs.some_rows(x))
+    predicted = seen.flat[term.output]
     functions: dict[str, Callable] = {}
     for name in names:
         function = getattr(keras.metrics, name, None)
         if name in ("accuracy", "acc"):
-            if _are_classes(y, outputs.look(model, outputs.some_rows(x)).flat[output]):
-                functions["accuracy"] = _accuracy(model, x, output, one_hot=is_one_hot(y))
-        elif inspect.isfunction(function):
+            # Of masked places Keras' own metric alone knows, which a model may be compiled with.
+            if not seen.masked[term.output] and _are_classes(y, predicted, term.loss):
+                one_hot = is_one_hot(y.reshape(-1, y.shape[-1])) and y.shape[1:] == predicted.shape[1:]
+                functions["accuracy"] = _accuracy(model, x, term.output, one_hot=one_hot)
+        elif inspect.isfunction(function) and name not in _NO_METRICS:
             functions[name] = functools.partial(_example_metric, function)
         else:
             known = [key for key, value in vars(keras.metrics).items() if inspect.isfunction(value)]
+            known = [key for key in known if key not in _NO_METRICS]
             raise unknown_name("metric", name, ["accuracy", *known])
     return functions
 
 
-def _are_classes(y: np.ndarray, predicted: np.ndarray) -> bool:
+_NO_METRICS = ("get", "serialize", "deserialize")
+
+
+def _are_classes(y: np.ndarray, predicted: np.ndarray, loss: keras.Loss | None) -> bool:
     """Whether targets are labels of the classes that a model tells apart; whole numbers may be measured values too."""
+    if y.shape[1:] == predicted.shape[1:] and y.shape[-1] > 1:
+        return is_one_hot(y.reshape(-1, y.shape[-1]))
+    if (
+        y.dtype.kind in "bf" and predicted.shape[-1] == 1
+    ):  # Zeros and ones are labels to a loss that takes them for that.
+        return isinstance(loss, keras.losses.BinaryCrossentropy) and bool(np.isin(y, (0, 1)).all())
     labels = class_labels(y)
     if labels is None and y.dtype.kind in "iu" and predicted.shape[1:-1] == y.shape[1:]:  # One label a place.
         labels = y

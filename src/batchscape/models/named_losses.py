@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 
 import keras
@@ -23,6 +24,8 @@ def from_name(name: str, *, dtype: str | None, from_logits: bool | None = None) 
 def class_of(name: str) -> tuple[str, type[keras.Loss]]:
     """The full name of a Keras loss, and its class."""
     known = named_losses()
+    if name not in known and (by_class := _names_of_classes().get(name)):
+        return by_class, known[by_class]
     if name not in known:
         try:  # Keras knows short names, such as "mse", and class names.
             found = keras.losses.get(name)
@@ -41,6 +44,12 @@ def named_losses() -> dict[str, type[keras.Loss]]:
     return {inspect.signature(kind).parameters["name"].default: kind for kind in classes - {keras.Loss}}
 
 
+@functools.cache
+def _names_of_classes() -> dict[str, str]:
+    """The names of losses by those of their classes in words, such as "huber" of `Huber`, which Keras takes too."""
+    return {re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): name for name, kind in named_losses().items()}
+
+
 class FunctionLoss(keras.Loss):
     """A user's function (y_true, y_pred) as a Keras loss."""
 
@@ -51,6 +60,23 @@ class FunctionLoss(keras.Loss):
 
     def call(self, y_true, y_pred):
         """The values of the function."""
-        if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
-            y_true = ops.expand_dims(y_true, -1)  # Or (n,) and (n, 1) would broadcast to (n, n).
-        return self.function(y_true, y_pred)
+        return self.function(*_of_one_rank(y_true, y_pred))
+
+
+def _of_one_rank(y_true, y_pred) -> tuple:
+    """Targets and outputs that differ by a last axis of size one, as Keras gives them to a function.
+
+    (n,) becomes (n, 1), or it would broadcast to (n, n) beside that; of more axes the last one goes, (n, t, 1) becomes (n, t).
+    """
+    difference = len(y_pred.shape) - len(y_true.shape)
+    if difference == 1 and y_pred.shape[-1] == 1:
+        larger, smaller = y_pred, y_true
+    elif difference == -1 and y_true.shape[-1] == 1:
+        larger, smaller = y_true, y_pred
+    else:
+        return y_true, y_pred
+    if len(smaller.shape) == 1:
+        smaller = ops.expand_dims(smaller, -1)
+    else:
+        larger = ops.squeeze(larger, -1)
+    return (smaller, larger) if difference == 1 else (larger, smaller)

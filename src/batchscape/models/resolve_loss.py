@@ -122,7 +122,8 @@ def _resolved(model: keras.Model, x, y: Any, requested: Any, sample_weight: Any,
         name=name, compiled=given, weights=weights, terms=terms, own=own, adds=seen.adds, has_values=has_values,
         by_example=False,
     )  # fmt: skip
-    why = why or _why_by_values(model, found, seen, some)
+    by_values = _why_by_values(model, found, seen, some)
+    why = why or by_values
     by_example = has_values and not seen.adds and not why
     is_ratio = _is_ratio(model, found, seen, some)
     return dataclasses.replace(found, by_example=by_example, why_batch=why, is_ratio=is_ratio)
@@ -311,10 +312,7 @@ def _why_no_mean(term: Term, seen: outputs.Seen, sample_weight: Any) -> str:
 
 
 def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, examples: Sequence) -> str:
-    """Why a batch has another loss than the mean of those of its parts, by their values; "" where it has not.
-
-    A model that draws random numbers in inference draws others for each part, so that its values say nothing.
-    """
+    """Why a batch has another loss than the mean of those of its parts, by their values; "" where it has not."""
     n = len(keras.tree.flatten(examples[0])[0])
     try:
         whole = _value(model, loss, examples, slice(n))
@@ -325,8 +323,10 @@ def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, exam
                 f"uses. Received: a model not compiled, {telling_line(error)}"
             ) from error
         raise UserCodeError(f"The loss of {model.name} cannot be had: {telling_line(error)}") from error
-    if n < 2 or seen.draws:
+    if n < 2:
         return ""
+    if seen.draws:
+        return _why_in_spite_of_draws(model, loss, examples, n)
     cut = n // 2  # Halves: on JAX each number of examples is a compilation.
     try:
         parts = [_value(model, loss, examples, rows) for rows in (slice(cut), slice(cut, n))]
@@ -334,17 +334,37 @@ def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, exam
         return f"{cut} of {n} examples have none ({telling_line(error)})"
     mean = (cut * parts[0] + (n - cut) * parts[1]) / n
     tolerance = 2e-2 if "16" in model.compute_dtype else 1e-4
-    if not np.isfinite([whole, mean]).all() or abs(whole - mean) <= tolerance * max(1.0, abs(whole)):
+    scale = max(abs(whole), *map(abs, parts))
+    if not np.isfinite([whole, mean]).all() or abs(whole - mean) <= tolerance * scale:
         return ""
     return f"the loss of {n} examples is {whole:.4g}, and the mean of the losses of their halves {mean:.4g}"
 
 
-def _value(model: keras.Model, loss: ModelLoss, examples: Sequence, rows: slice) -> float:
+def _why_in_spite_of_draws(model: keras.Model, loss: ModelLoss, examples: Sequence, n: int) -> str:
+    """`_why_by_values` of a model that draws random numbers in inference, others for each part and each order of rows.
+
+    Told is what exceeds the spread over some orders of the rows, and a tenth of the value.
+    """
+    cut, orders = n // 2, [np.random.default_rng(seed).permutation(n) for seed in range(4)]
+    try:
+        wholes = [_value(model, loss, examples, order) for order in orders]
+        halves = [[_value(model, loss, examples, part) for part in (order[:cut], order[cut:])] for order in orders]
+    except Exception as error:
+        return f"{cut} of {n} examples have none ({telling_line(error)})"
+    means = [(cut * first + (n - cut) * second) / n for first, second in halves]
+    spread = np.ptp(wholes) + np.ptp(means)
+    whole, mean = float(np.mean(wholes)), float(np.mean(means))
+    if not np.isfinite([whole, mean]).all() or abs(whole - mean) <= spread + 0.1 * max(abs(whole), abs(mean)):
+        return ""
+    return f"the loss of {n} examples is {whole:.4g}, and the mean of the losses of their halves {mean:.4g}, on average"
+
+
+def _value(model: keras.Model, loss: ModelLoss, examples: Sequence, rows: slice | np.ndarray) -> float:
     """The loss of some examples at the weights that a model has."""
     return loss.mean(model, *(None if part is None else _rows_of(part, rows) for part in examples))
 
 
-def _rows_of(tree: Any, rows: slice) -> Any:
+def _rows_of(tree: Any, rows: slice | np.ndarray) -> Any:
     return keras.tree.map_structure(lambda array: array[rows], tree)
 
 
@@ -389,6 +409,7 @@ def _check_targets(loss: keras.Loss, y: np.ndarray, predicted: np.ndarray) -> No
     shape = f"(n, {', '.join(map(str, predicted.shape[1:]))})"
     if type(loss) in named_losses.named_losses().values() and not isinstance(loss, _WITH_OTHER_TARGETS):
         one = predicted.shape[-1] == 1 and y.shape[1:] == predicted.shape[1:-1]
+        one = one or (y.shape[-1] == 1 and y.shape[1:-1] == predicted.shape[1:])
         if y.shape[1:] != predicted.shape[1:] and not one:
             raise InvalidInput(
                 f"Targets of {loss.name} must have the shape of the outputs, {shape}. Received: {y.shape}"
@@ -440,6 +461,7 @@ def missing_labels(loss: ModelLoss, data: Data) -> list[str]:
     found = []
     for term in loss.terms:
         y = keras.tree.flatten(all_targets(data))[term.target]
+        y = y[y != getattr(term.loss, "ignore_class", None)]
         if "sparse" not in term.loss.name or y.ndim > 1 or y.dtype.kind not in "iu" or not y.size:
             continue
         n_classes, occur = int(y.max()) + 1, len(np.unique(y))

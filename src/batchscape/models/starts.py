@@ -24,8 +24,8 @@ def announce(build: Any) -> None:
         _tell_once(f"{build.label.removeprefix(FRESH)}: training starts from new weights, drawn by the seed.")
     else:
         warn(
-            f"{build.label}: training starts from its trained weights, the same for every seed; --fresh (in Python: "
-            "batchscape.fresh) begins anew."
+            f"{build.label}: training starts from its weights, the same for every seed, with the state of its optimizer begun "
+            "anew; --fresh (in Python: batchscape.fresh) begins with new weights."
         )
 
 

@@ -28,6 +28,10 @@ def caveats_of(cell: Cell, model: keras.Model, data: Data, loss: ModelLoss, opti
     found = [*divided_batches.check(cell, model, data, loss, optimizer), *missing_labels(loss, data), *loss.caveats()]
     if optimizers.default_learning_rate(optimizer) is None:
         found.append(SCHEDULE)
+    if model.run_eagerly:
+        found.append(f"{model.name} was compiled with run_eagerly=True, which is not kept: training is compiled.")
+    if loss.measure is not None and data.sample_weight_train is not None:
+        found.append(f"{loss.name} is given no sample weights: what it measures is not weighted, and training is.")
     found += _of_own_step(cell, model, loss)
     with_own = own_step.has_own_step(model) and not loss.why_unmeasured
     if (with_own or cell.devices > 1) and (names := left_out(model, cell.metrics)):
@@ -82,5 +86,6 @@ def disagreement(cell: Cell, data: Data, build: Callable) -> list[str]:
     loss = loss_of(model, data, cell.loss)
     if loss.measure is not None or loss.why_unmeasured:
         return []
-    found = agreement.disagreement(model, loss, data.examples("train"), agreement.evaluate_with(model, loss))
+    theirs = agreement.evaluate_with(model, loss, as_compiled=cell.loss is None)
+    found = agreement.disagreement(model, loss, data.examples("train"), theirs)
     return [found] if found else []

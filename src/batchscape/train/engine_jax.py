@@ -124,7 +124,8 @@ def compile_forward(model: keras.Model) -> Callable:
 
     @jax.jit
     def forward(trainable, other, x):
-        return backend.stateless_call(model, trainable, other, x, training=False)[0]
+        y_pred = backend.stateless_call(model, trainable, other, x, training=False)[0]
+        return y_pred, [keras_private.mask_of(each) for each in keras.tree.flatten(y_pred)]
 
     def at_the_moment(x):
         keras_private.sync_state(model)  # During `fit` the variables are elsewhere.

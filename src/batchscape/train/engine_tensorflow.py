@@ -188,11 +188,12 @@ def has_sparse_gradients(model: keras.Model, x) -> bool:
 
 
 def compile_forward(model: keras.Model) -> Callable:
-    """A function of inputs: the outputs of a model in inference mode, at the weights of the moment."""
+    """A function of inputs: the outputs of a model in inference mode, at the weights of the moment, and their masks."""
 
     @tf.function(autograph=False, reduce_retracing=True)
     def forward(x):
-        return backend.stateless_call(model, *outputs.values_of(model), x, training=False)[0]
+        y_pred = backend.stateless_call(model, *outputs.values_of(model), x, training=False)[0]
+        return y_pred, [keras_private.mask_of(each) for each in keras.tree.flatten(y_pred)]
 
     return forward
 

@@ -57,6 +57,8 @@ def fit_one(
     """
     if cell.initial_weights and initial_weights is None:
         raise InvalidInput("initial_weights names a run in a store; use run_sweep, or give fit_one the weights.")
+    if not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
+        raise InvalidInput(f"callbacks must be Keras callbacks. Received: {', '.join(map(repr, callbacks))}")
     loaded = load_dataset(data if data is not None else cell.dataset, train_size=cell.train_size)
     given = cell.model if build is None else build
     build = models.find_builder(given)

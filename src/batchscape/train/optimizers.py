@@ -99,6 +99,8 @@ def _checked(optimizer: keras.Optimizer, cell: Cell) -> keras.Optimizer:
     """Refuse what would make a run something else than its record says."""
     if cell.scheduled and (reason := UNSCHEDULED.get(type(optimizer).__name__)):
         raise InvalidInput(f"{type(optimizer).__name__} {reason} Received: warmup={cell.warmup}, decay={cell.decay!r}")
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        _checked(inner, cell)
     if optimizer.use_ema:
         raise InvalidInput(
             "use_ema puts averaged weights in place of the trained ones whenever a call of fit ends, and we make many. "
