@@ -172,6 +172,11 @@ def test_the_mask_of_an_output_is_found():
     assert keras_private.mask_of(layers.Dense(1)(X)) is None
 
 
+def test_the_options_of_a_loss_are_known():
+    """keras/src/losses/losses.py"""
+    assert keras_private.loss_options(keras.losses.Huber(delta=0.3)) == {"delta": 0.3}
+
+
 def test_a_mask_is_put_on_a_tensor():
     """keras/src/backend/common/masking.py"""
     output = keras.ops.convert_to_tensor(X)

@@ -226,6 +226,14 @@ def update_loss_tracker(model: Any, loss: Any, n: Any) -> None:
     tracker.update_state(loss, sample_weight=n)
 
 
+def loss_options(loss: Any) -> dict[str, Any]:
+    """What one of Keras' losses gives its function, such as the delta of `Huber`, which its configuration leaves out.
+
+    Relies on `LossFunctionWrapper._fn_kwargs` (keras/src/losses/losses.py). Without it only the test would tell.
+    """
+    return dict(getattr(loss, "_fn_kwargs", {}))
+
+
 def without_reduction(loss: Any) -> Any:
     """A copy of a Keras loss that gives the loss of each example.
 

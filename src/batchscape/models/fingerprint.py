@@ -166,8 +166,9 @@ def _losses(tree: Any) -> list:
 
 
 def _options_of(loss: Any) -> dict[str, Any]:
-    """Numbers and words that a Keras loss holds: the configurations of some, such as Huber, forget theirs."""
-    return {name: value for name, value in sorted(getattr(loss, "__dict__", {}).items()) if _is_simple(value)}
+    """What one of Keras' losses gives its function: the configurations of some, such as Huber, forget it."""
+    options = keras_private.loss_options(loss) if _root(type(loss)) == "keras" else {}
+    return {name: value for name, value in sorted(options.items()) if _is_simple(value)}
 
 
 def _vocabulary(layer: Any) -> str:
