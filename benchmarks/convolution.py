@@ -74,7 +74,7 @@ def fused(build, data, *, jit):
     model = bs.build_model(build, data, seed=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(LEARNING_RATE), loss, jit_compile=False)
-    return engine_tensorflow.fuse(model, data.x_train, data.y_train, jit=jit)
+    return engine_tensorflow.fuse(model, data.examples("train"), jit=jit)
 
 
 def microseconds(programs: dict, batch_size: int) -> dict:

@@ -110,7 +110,7 @@ def test_no_tensor_of_the_program_holds_more_than_a_micro_batch(digits, jit):
     net = dense_net(digits)
     model = keras.Sequential([keras.Input((8, 8, 1)), Watch(), *net.layers])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    program = engine_tensorflow.fuse(model, digits.x_train, digits.y_train, jit=jit, micro_batch_size=micro_batch_size)
+    program = engine_tensorflow.fuse(model, digits.examples("train"), jit=jit, micro_batch_size=micro_batch_size)
     seen.clear()
     block = tf.zeros((2, batch_size), tf.int32), tf.constant(2)
     program(*block)
