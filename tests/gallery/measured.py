@@ -1,5 +1,6 @@
 """What batchscape makes of a model of the gallery: a sweep, and every measurement beside what Keras says."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -46,11 +47,11 @@ class Swept:
             return str(error)
         return ""
 
-    def difference(self) -> float:
-        """The largest |a - b| / max(1, |b|) between our loss and that of `evaluate`, over some batch sizes."""
+    def difference(self, sizes: Sequence[int] = ()) -> float:
+        """The largest |a - b| / max(1, |b|) between our loss and that of `evaluate`, over some batch sizes, or over all."""
         # A step of one's own may report the mean over batches, which differs from that over examples by the last batch.
-        sizes = () if own_step.has_own_step(self.model) else BATCH_SIZES
-        return max(self._difference(size) for size in (*sizes, self.data.n_train))
+        more = () if own_step.has_own_step(self.model) else BATCH_SIZES
+        return max(self._difference(size) for size in (sizes or (*more, self.data.n_train)))
 
     def _difference(self, batch_size: int) -> float:
         given = outputs.as_arguments(self.data.examples("train"))
