@@ -273,7 +273,7 @@ def _completed(data: Data, name: str) -> Data:
     """A user's own `Data`, checked, with what its `meta` lacks."""
     parts = data.parts()
     if data.pipeline is None:
-        parts = [optree.tree_map(np.asarray, part) for part in parts]
+        parts = [optree.tree_map(np.asanyarray, part) for part in parts]  # What is mapped into memory stays so.
         for part, which in zip(parts, ("training", "validation", "test"), strict=True):
             arrays.check(part, which, name)
         arrays.check_structures(parts, name)
