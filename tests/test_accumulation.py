@@ -55,6 +55,25 @@ def test_everything_that_goes_by_updates_does_so(build, changes):
     assert whole.curves["learning_rate"] == split.curves["learning_rate"]
 
 
+def test_several_outputs_and_sample_weights_are_weighted_as_in_the_whole_batch(blobs):
+    x, labels = blobs
+    data = (x, {"kind": labels, "size": x[:, :1]}, (1 + np.arange(len(x)) % 4).astype(np.float32))
+
+    def build():
+        inputs = keras.Input((4,))
+        hidden = layers.Dense(5, "tanh")(inputs)
+        model = keras.Model(inputs, {"kind": layers.Dense(3, "softmax")(hidden), "size": layers.Dense(1)(hidden)})
+        model.compile(
+            "sgd", {"kind": "sparse_categorical_crossentropy", "size": "mse"}, loss_weights={"kind": 0.3, "size": 2}
+        )
+        return model
+
+    whole, split = (
+        bs.fit_one(Cell(batch_size=16, epochs=2, micro_batch_size=size), build=build, data=data) for size in (None, 5)
+    )
+    assert_equal_runs(whole, split)
+
+
 def test_clipping_sees_the_gradient_of_the_whole_batch(blobs):
     def build(data):
         return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
