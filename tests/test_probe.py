@@ -265,7 +265,9 @@ class PickyWorker:
     def start(self):
         self.started += 1
 
-    def call(self, name, batch, seconds=0.0):
+    def call(self, name, batch=0, seconds=0.0):
+        if name == "evaluate":
+            return 5_000_000
         if not self.works(batch):
             raise UserCodeError(f"Training net raised ValueError: {batch} is no multiple")
         if name == "time_updates":
@@ -285,6 +287,8 @@ def test_sizes_that_a_model_cannot_train_at_are_skipped_with_their_reason():
     assert [batch for batch, outcome in outcomes.items() if outcome == "measured"] == [4, 8, 12]
     assert outcomes[10] == "failed: Training net raised ValueError: 10 is no multiple"
     assert worker.started == 3
+    assert found.about["evaluation_bytes"] == 5_000_000
+    assert "with an evaluation, which a sweep makes between epochs, the process takes 5 MB" in found.to_text()
 
 
 def test_a_model_that_cannot_train_at_all_ends_the_probe_with_its_error():

@@ -188,6 +188,7 @@ class _Climb:
         self._climbed: dict[int, float] = {}
         self._fails: int | None = None
         self._failures = 0
+        self._evaluation_bytes = math.nan
         self._reason = ""
         self._stopped = "the sizes asked for are done" if not stops else "a larger batch would need more examples"
 
@@ -286,16 +287,28 @@ class _Climb:
 
         In a process that has climbed, the allocator still holds what smaller batches left behind.
         """
+        sizes = list(self._seconds)
         if self._worker.facts["forgets_peaks"]:
             self._peaks = dict(self._climbed)
+            self._evaluate()
             return
-        sizes = list(self._seconds)
         for batch in sorted({sizes[0], *sizes[-PEAKS:]}):
             outcome = self._try(batch)
+            if batch == sizes[0] and not isinstance(outcome, str):
+                self._evaluate()
             if isinstance(outcome, str):
                 self._fails, self._reason = batch, outcome
                 return
             self._peaks[batch] = outcome
+
+    def _evaluate(self) -> None:
+        """Note the peak of an evaluation, which a sweep makes between epochs, or of the smallest size where that is more."""
+        try:
+            self._evaluation_bytes = self._worker.call("evaluate")
+        except OutOfMemory:
+            self._evaluation_bytes = math.inf
+        except ChildFailed:  # A step of the model's own may have no loss to evaluate.
+            self._evaluation_bytes = math.nan
 
     def _find_limit(self) -> Limit:
         """Close in on the limit, unless all there is fits by the line."""
@@ -353,7 +366,7 @@ class _Climb:
             memory_limit=int(self._worker.bound),
             epoch_ms=epoch_ms,
             stopped=self._stopped,
-            about=facts,
+            about={**facts, "evaluation_bytes": self._evaluation_bytes},
         )
 
 

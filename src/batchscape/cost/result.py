@@ -122,7 +122,21 @@ class Probe:
             lines += [f"an epoch of fit costs {self.epoch_ms:.3g} ms besides its updates"]
         if self.memory is not None:
             lines += [f"bytes = {self.memory!r}"]
+        lines += self._evaluation()
         return "\n".join([*lines, f"90 % of the best throughput from B = {self.saturates}; {self.stopped}"])
+
+    def _evaluation(self) -> list[str]:
+        """What an evaluation takes, in a line, where it was measured."""
+        peak = self.about.get("evaluation_bytes")
+        if not isinstance(peak, (int, float)) or math.isnan(peak):
+            return []
+        if peak > self.memory_limit:
+            return [
+                f"an evaluation, which a sweep makes between epochs, does not fit into {memory.text(self.memory_limit)}"
+            ]
+        return [
+            f"with an evaluation, which a sweep makes between epochs, the process takes {memory.text(peak)} at the least"
+        ]
 
     def save(self, file: str | os.PathLike) -> pathlib.Path:
         """Write `to_json()`; a relative file starts from the project (or `BATCHSCAPE_HOME`)."""

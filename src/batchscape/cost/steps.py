@@ -4,6 +4,7 @@ The steps are those of `model.fit`: real data, the model's own loss and optimize
 inside the epochs of `fit`; what lies between two epochs is timed apart, since it does not depend on the batch.
 """
 
+import dataclasses
 import math
 import statistics
 import time
@@ -22,6 +23,7 @@ from batchscape.models import build, outputs
 from batchscape.models.resolve_loss import loss_of
 from batchscape.system import memory
 from batchscape.train import engine, optimizers
+from batchscape.train.evaluate import Evaluator
 from batchscape.train.plan import Plan
 from batchscape.train.trainer import run_fit
 
@@ -120,7 +122,7 @@ class Steps:
         if not model.trainable_variables:
             raise InvalidInput(f"The model needs trainable weights. Received: none in {model.name}")
         was_compiled = getattr(model, "optimizer", None) is not None
-        loss = loss_of(model, data, source.loss)
+        self._loss = loss = loss_of(model, data, source.loss)
         optimizer = optimizers.make(Cell(), model)
         fused = source.engine == "fused"
         if source.jit is False:
@@ -170,6 +172,19 @@ class Steps:
         if self._on_gpu:
             backend.own().forget_peak()
         self._run(batch_size, 0.0, fewest=1)
+        return self._peak()
+
+    def evaluate(self) -> int:
+        """Evaluate one pass of examples as a sweep does between epochs; returns the peak in bytes, as `measure` does."""
+        if self._on_gpu:
+            backend.own().forget_peak()
+        n = outputs.examples_in_a_pass(self._model, self._data.x_train)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+            keras.tree.map_structure(lambda array: array[:n], self._data.examples("train"))
+        )
+        parts = {"x": x, "y": y, "sample_weight": sample_weight}
+        fields = {f"{name}_{split}": part for name, part in parts.items() for split in ("train", "val", "test")}
+        Evaluator(self._model, dataclasses.replace(self._data, **fields), self._loss, {})("train")
         return self._peak()
 
     def time(self, batch_size: int, seconds: float) -> Timing:
@@ -248,6 +263,11 @@ def measure(batch_size: int, seconds: float) -> dict[str, float]:
 def try_out(batch_size: int) -> int:
     """See `Steps.try_out`."""
     return _steps.try_out(batch_size)
+
+
+def evaluate() -> int:
+    """See `Steps.evaluate`."""
+    return _steps.evaluate()
 
 
 def time_updates(batch_size: int, seconds: float) -> tuple[float, float]:
