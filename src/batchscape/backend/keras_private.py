@@ -9,6 +9,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from batchscape.errors import BatchscapeError
@@ -186,11 +187,7 @@ def mask_of(outputs: Any) -> Any:
 
     Relies on `get_keras_mask` (keras/src/backend/common/masking.py). Without it: `BatchscapeError`.
     """
-    try:
-        masking = importlib.import_module("keras.src.backend.common.masking")
-    except ImportError:
-        raise _error("keras.src.backend.common.masking") from None
-    return _needed(masking, "get_keras_mask")(outputs)
+    return _needed(_masking(), "get_keras_mask")(outputs)
 
 
 def set_mask(outputs: Any, mask: Any) -> None:
@@ -198,11 +195,14 @@ def set_mask(outputs: Any, mask: Any) -> None:
 
     Relies on `set_keras_mask` (keras/src/backend/common/masking.py). Without it: `BatchscapeError`.
     """
+    _needed(_masking(), "set_keras_mask")(outputs, mask)
+
+
+def _masking() -> ModuleType:
     try:
-        masking = importlib.import_module("keras.src.backend.common.masking")
+        return importlib.import_module("keras.src.backend.common.masking")
     except ImportError:
         raise _error("keras.src.backend.common.masking") from None
-    _needed(masking, "set_keras_mask")(outputs, mask)
 
 
 def compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:

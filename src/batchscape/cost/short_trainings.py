@@ -10,6 +10,7 @@ import numpy as np
 from batchscape.config import Cell
 from batchscape.cost.probe_input import ProbeInput
 from batchscape.data import Data
+from batchscape.data.splits import count
 from batchscape.gradient.noise_scale import gradient_noise_scale
 from batchscape.landscape.objective import objective_of
 from batchscape.models import build
@@ -108,7 +109,7 @@ def _some(data: Data) -> Data:
     parts = {}
     for split in ("train", "val", "test"):
         examples = data.examples(split)
-        rows = np.random.default_rng(0).permutation(len(keras.tree.flatten(examples)[0]))[:MOST_EXAMPLES]
+        rows = np.random.default_rng(0).permutation(count(examples))[:MOST_EXAMPLES]
         rows.sort()  # Few enough to read them from a file in its order.
         some = keras.tree.map_structure(lambda array, rows=rows: array[rows], examples)
         parts |= {f"{name}_{split}": part for name, part in zip(("x", "y", "sample_weight"), some, strict=False)}

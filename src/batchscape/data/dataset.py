@@ -52,7 +52,7 @@ class Data:
     @property
     def n_train(self) -> int:
         """Number of training examples."""
-        return n_examples(self.x_train)
+        return splits.count(self.x_train)
 
     def split(self, name: str) -> tuple[Any, Any]:
         """Inputs and targets of `"train"`, `"val"` or `"test"`."""
@@ -70,7 +70,7 @@ class Data:
 
     def __repr__(self) -> str:
         shape = optree.tree_map(lambda array: array.shape[1:], self.x_train)
-        train, val, test = (n_examples(x) for x in (self.x_train, self.x_val, self.x_test))
+        train, val, test = (splits.count(x) for x in (self.x_train, self.x_val, self.x_test))
         sizes = f"{train} train, {val} validation, {test} test"
         return f"Data({self.meta['name']}: {sizes}; inputs {shape}; {self.meta['preprocessing']})"
 
@@ -78,11 +78,6 @@ class Data:
 def _check_split(name: str) -> None:
     if name not in ("train", "val", "test"):
         raise unknown_name("split", name, ("train", "val", "test"))
-
-
-def n_examples(tree: Any) -> int:
-    """Number of examples in an array, or in a tree of them."""
-    return splits.count(tree)
 
 
 def load_dataset(

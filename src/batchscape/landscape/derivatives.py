@@ -16,6 +16,7 @@ from keras import ops
 
 from batchscape import backend
 from batchscape.backend import keras_private
+from batchscape.data.splits import count
 from batchscape.landscape.first_layer import FirstLayer
 from batchscape.models.losses import ModelLoss
 
@@ -76,7 +77,7 @@ class Derivatives(abc.ABC):
         self._model, self._model_loss, self._metrics, self._chunk = model, loss, metrics, chunk
         self._regularizers, self._is_weighted = regularizers, sample_weight is not None
         self._n_values = 1 + len(metrics)
-        self._n = len(keras.tree.flatten(x)[0])
+        self._n = count(x)
         counts = np.ones(self._n) if sample_weight is None else sample_weight
         counts = keras.tree.map_structure(lambda array: np.asarray(array, np.float32), counts)
         self._examples = self._to_device((x, () if y is None else y, counts))

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from batchscape.backend import keras_private
+from batchscape.data.splits import count
 from batchscape.errors import telling_line
 from batchscape.models import outputs
 from batchscape.models.losses import ModelLoss, as_tensors
@@ -42,7 +43,7 @@ def disagreement(model: keras.Model, loss: ModelLoss, examples: Sequence, theirs
                 f"{again:.6g} when asked again: random in inference" if _differ(again, expected, tolerance) else "ours"
             )
             return (
-                f"{model.name}: the loss of the first {_count(examples)} examples in batches of {batch_size} is "
+                f"{model.name}: the loss of the first {count(examples)} examples in batches of {batch_size} is "
                 f"{expected:.6g} by evaluate and {found:.6g} here ({why})."
             )
     return ""
@@ -81,16 +82,12 @@ def compute_loss_of(model: keras.Model) -> Callable:
 
 def _in_batches(of_batch: Callable, examples: Sequence, batch_size: int) -> float:
     """The mean over examples of what a function gives for the batches that they come in."""
-    total, n = 0.0, _count(examples)
+    total, n = 0.0, count(examples)
     for first in range(0, n, batch_size):
         rows = slice(first, min(first + batch_size, n))
         batch = keras.tree.map_structure(lambda array, rows=rows: array[rows], tuple(examples))
         total += (rows.stop - first) * of_batch(*batch)
     return total / n
-
-
-def _count(examples: Sequence) -> int:
-    return len(keras.tree.flatten(examples)[0])
 
 
 def _differ(a: float, b: float, tolerance: float) -> bool:

@@ -13,7 +13,7 @@ from keras import ops
 from batchscape import backend, usercode
 from batchscape.backend import keras_private
 from batchscape.data import Data
-from batchscape.data.splits import class_labels, is_one_hot, too_far_apart
+from batchscape.data.splits import class_labels, count, is_one_hot, too_far_apart
 from batchscape.errors import InvalidInput, UserCodeError, reason_of, telling_line, warn
 from batchscape.models import named_losses, outputs, own_step
 from batchscape.models.losses import ModelLoss, Term, as_tensors, example_losses
@@ -94,7 +94,7 @@ def _unmeasured(model: keras.Model, why: str) -> ModelLoss:
 
 def _resolved(model: keras.Model, x, y: Any, requested: Any, sample_weight: Any, fallback: str | None) -> ModelLoss:
     """See `resolve_loss`, for a model that is measured by its losses."""
-    n = min(len(keras.tree.flatten(part)[0]) for part in (x, y) if part is not None)
+    n = min(count(part) for part in (x, y) if part is not None)
     some = [None if part is None else outputs.some_rows(part, n) for part in (x, y, sample_weight)]
     seen = outputs.look(model, some[0])
     own = type(model).compute_loss is not keras.Model.compute_loss
@@ -135,7 +135,7 @@ def _is_ratio(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, some: Seq
         return False
     if not all(_leaves_out(term, seen) or _has_values(term, some[1], seen) for term in loss.terms):
         return False
-    n = len(keras.tree.flatten(some[0])[0])
+    n = count(some[0])
     parts = [slice(n)] if n < 2 else [slice(n // 2), slice(n // 2, n)]
     sums, places = np.zeros((2, len(loss.terms)))
     variables = outputs.values_of(model)
@@ -145,7 +145,9 @@ def _is_ratio(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, some: Seq
         places += [float(ops.sum(each)) for each in counted]
         y_pred = backend.stateless_call(model, *variables, x, training=False)[0]
         sums += [float(ops.sum(term.sums(y, y_pred, sample_weight))) for term in loss.terms]
-    found = float(sum(term.weight * total / count for term, total, count in zip(loss.terms, sums, places, strict=True)))
+    found = float(
+        sum(term.weight * total / number for term, total, number in zip(loss.terms, sums, places, strict=True))
+    )
     whole = _value(model, loss, some, slice(n))
     return abs(found - whole) <= (2e-2 if "16" in model.compute_dtype else 1e-5) * max(1.0, abs(whole))
 
@@ -313,7 +315,7 @@ def _why_no_mean(term: Term, seen: outputs.Seen, sample_weight: Any) -> str:
 
 def _why_by_values(model: keras.Model, loss: ModelLoss, seen: outputs.Seen, examples: Sequence) -> str:
     """Why a batch has another loss than the mean of those of its parts, by their values; "" where it has not."""
-    n = len(keras.tree.flatten(examples[0])[0])
+    n = count(examples[0])
     try:
         whole = _value(model, loss, examples, slice(n))
     except Exception as error:

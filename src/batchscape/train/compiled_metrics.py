@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from batchscape.backend import keras_private
+from batchscape.data.splits import count
 from batchscape.models import own_step
 from batchscape.train import engine
 
@@ -51,7 +52,7 @@ class CompiledMetrics:
         if self._compiled is None or len(examples) < 2:
             return {}
         self._compiled.reset_state()
-        for first in range(0, len(keras.tree.flatten(examples)[0]), chunk):
+        for first in range(0, count(examples), chunk):
             part = keras.tree.map_structure(lambda array, first=first: array[first : first + chunk], examples)
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(part)
             y = keras.tree.map_structure(keras.ops.convert_to_tensor, y)

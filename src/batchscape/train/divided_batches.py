@@ -8,6 +8,7 @@ from batchscape.backend import keras_private
 from batchscape.config import Cell
 from batchscape.data import Data
 from batchscape.errors import InvalidInput
+from batchscape.models import own_step
 from batchscape.models.losses import ModelLoss
 
 
@@ -50,7 +51,7 @@ def check_step(field: str, model: keras.Model, data: Data) -> None:
     """Refuse a pipeline, and a training step of the model's own; `field` asks for arrays and Keras' step."""
     if data.pipeline is not None:
         raise needs_arrays(field)
-    if type(model).train_step is not keras.Model.train_step:
+    if own_step.has_own_step(model):
         raise InvalidInput(f"{field} needs Keras' own train_step. Received: {type(model).__name__}.train_step")
 
 

@@ -12,6 +12,7 @@ from jax import numpy as jnp
 from batchscape import backend
 from batchscape.backend import keras_private
 from batchscape.data import Data
+from batchscape.data.splits import count
 from batchscape.models import outputs
 from batchscape.models.losses import ModelLoss
 from batchscape.train import engine, stacked_model
@@ -150,7 +151,7 @@ def compile_means(
         return loss.places(model, trainable, other, x, y)
 
     def means_of(*examples) -> Callable[[], np.ndarray]:
-        n = len(keras.tree.flatten(examples)[0])
+        n = count(examples)
         parts = [
             keras.tree.map_structure(lambda array, first=first: jnp.asarray(array[first : first + chunk]), examples)
             for first in range(0, n, chunk)
